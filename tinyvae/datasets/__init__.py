@@ -1,15 +1,111 @@
-"""Data sets by name or path, as uint8 images (N, H, W, C) in a training and a test part.
-It knows nothing of models and devices."""
+"""Data sets by name or path, as images (N, H, W, C) in a training and a test part.
+It knows nothing of models and devices, and imports Pillow and pooch only when they are needed."""
 
 from __future__ import annotations
 
-from .dataset import Dataset, as_dataset
+import difflib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ConfigError
+from .dataset import Dataset, Factor, as_dataset
+from .files import KINDS, load_path, refuse_picture_options
 from .idx import read_idx, write_idx
-from .mnist_files import load_mnist
+from .mnist_files import (
+    PACKAGED,
+    data_directory,
+    download,
+    find_fashion_mnist,
+    find_files,
+    how_to_get_fashion_mnist,
+    load_fashion_mnist,
+    load_mnist,
+)
+from .pictures import check_image_size
+from .sprites import make_sprites
 
-__all__ = ["Dataset", "as_dataset", "load", "read_idx", "write_idx"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Factor",
+    "Found",
+    "as_dataset",
+    "available",
+    "data_directory",
+    "download",
+    "load",
+    "make_sprites",
+    "read_idx",
+    "write_idx",
+]
+
+NAMES = ("mnist", "fashion-mnist", "sprites")
 
 
-def load(name_or_path: str) -> Dataset:
-    """A data set by name."""
-    return load_mnist()
+class Found(NamedTuple):
+    """One named data set: is it here, and where, or how to get it."""
+
+    name: str
+    found: bool
+    where: str
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    color: bool | None = None,
+    holdout: float = 0.1,
+    seed: int = 0,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """A data set by name ("mnist", "fashion-mnist", "sprites") or from a path.
+
+    A path is an .npz or .npy file, an IDX file, a folder with the four files named as MNIST's, or a folder of
+    pictures, whose sub-folders' names become labels. A name wins over a folder of that name; write "./mnist" for the
+    folder. `image_size` (H, W) and `color` are for folders of pictures (sprites take a square `image_size`).
+    Where no test part is given, the last `holdout` share of a shuffle with `seed` is held out, and `note` says so.
+    `data_dir` is where Fashion-MNIST is looked for first.
+    """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ConfigError(
+            f"name_or_path is a {type(name_or_path).__name__}; pass a name or a path, and arrays to "
+            f"tinyvae.datasets.as_dataset"
+        )
+    if name_or_path == "sprites":
+        return _load_sprites(image_size, color, holdout, seed)
+    if name_or_path in ("mnist", "fashion-mnist"):
+        refuse_picture_options(str(name_or_path), image_size, color)
+        return load_mnist() if name_or_path == "mnist" else load_fashion_mnist(data_dir)
+    path = Path(name_or_path).expanduser()
+    if isinstance(name_or_path, str) and not os.path.lexists(path) and _looks_like_a_name(name_or_path):
+        close = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            f"no data set is called {name_or_path!r}; {hint}the names are {', '.join(NAMES)}, and a path may be {KINDS}"
+        )
+    return load_path(path, image_size, color, holdout, seed)
+
+
+def available() -> list[Found]:
+    """Every named data set: (name, found, where it is or how to get it)."""
+    fashion = find_fashion_mnist()
+    return [
+        Found("mnist", all(find_files(PACKAGED)), str(PACKAGED)),
+        Found("fashion-mnist", fashion is not None, str(fashion) if fashion else how_to_get_fashion_mnist()),
+        Found("sprites", True, "generated when loaded"),
+    ]
+
+
+def _looks_like_a_name(text: str) -> bool:
+    return not (set(text) & {"/", os.sep, "\0", "~"} or Path(text).suffix)
+
+
+def _load_sprites(image_size: tuple[int, int] | None, color: bool | None, holdout: float, seed: int) -> Dataset:
+    refuse_picture_options("sprites", None, color)
+    check_image_size(image_size)
+    height, width = image_size or (32, 32)
+    if height != width:
+        raise ConfigError(f"image_size={image_size!r} is not square and sprites are; pass (n, n)")
+    return make_sprites(height, holdout=holdout, seed=seed)

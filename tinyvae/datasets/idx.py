@@ -31,7 +31,7 @@ MAX_BYTES = 16 << 30
 MAX_DIMS = 32  # what every NumPy can hold; the format could say 255
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
-_DEFLATE_LIMIT = 1032  # no deflate stream inflates by more than this factor
+DEFLATE_LIMIT = 1032  # no deflate stream inflates by more than this factor
 
 
 def read_idx(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, sha256: str | None = None) -> NDArray[Any]:
@@ -159,7 +159,7 @@ class _Source:
                 f"{self.path}: {cause}, the IDX header promises a file of {total} bytes and it has {self.size}; "
                 f"fetch the file again"
             )
-        if self.inflater is not None and total > _DEFLATE_LIMIT * self.size:
+        if self.inflater is not None and total > DEFLATE_LIMIT * self.size:
             raise DataError(
                 f"{self.path}: truncated, the IDX header promises {total} bytes and {self.size} bytes of gzip cannot "
                 f"hold that many; fetch the file again"

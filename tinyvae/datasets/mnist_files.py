@@ -3,9 +3,12 @@ It finds, checks and downloads files; it knows nothing of what is done with the 
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .dataset import Dataset, as_dataset
 from .idx import read_idx
 
@@ -44,26 +47,65 @@ LABEL_NAMES = {
 }
 
 
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
+MIRRORS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+
+
+def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where downloaded data sets live: `data_dir`, else $TINYVAE_DATA, else ~/.cache/tinyvae."""
+    return Path(data_dir or os.environ.get("TINYVAE_DATA") or "~/.cache/tinyvae").expanduser()
+
+
 def load_mnist() -> Dataset:
     """The packaged MNIST: 60,000 training and 10,000 test images of 28×28."""
-    return read_folder(PACKAGED, "mnist")
+    return read_folder(PACKAGED, "mnist", SHA256["mnist"], LABEL_NAMES["mnist"])
 
 
-def read_folder(folder: Path, name: str) -> Dataset:
-    """The four files in `folder`, gzipped or not; their sums are checked where the name has known ones."""
+def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), the same sizes as MNIST, from the first place that has it."""
+    folder = find_fashion_mnist(data_dir)
+    if folder is None:
+        raise DataError(f"fashion-mnist is not on this machine: {how_to_get_fashion_mnist(data_dir)}")
+    return read_folder(folder, "fashion-mnist", SHA256["fashion-mnist"], LABEL_NAMES["fashion-mnist"])
+
+
+def find_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """The first folder that has all four files of Fashion-MNIST."""
+    places = (data_directory(data_dir) / "fashion-mnist", SYSTEM_FOLDER)
+    return next((place for place in places if all(find_files(place))), None)
+
+
+def how_to_get_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> str:
+    """Where Fashion-MNIST was looked for, and the three ways to get it."""
+    folder = data_directory(data_dir) / "fashion-mnist"
+    found = sum(file is not None for file in find_files(folder))
+    return (
+        f"looked in {folder} (which has {found} of the four files) and {SYSTEM_FOLDER}; on Debian or Ubuntu run "
+        f"'apt-get install dataset-fashion-mnist', or put {', '.join(part + '.gz' for part in PARTS)} into {folder}, "
+        f"or run pip install 'tinyvae[data]' and then tinyvae.datasets.download('fashion-mnist') in Python"
+    )
+
+
+def read_folder(
+    folder: Path,
+    name: str,
+    sha256: tuple[str, ...] | None = None,
+    label_names: tuple[str, ...] | None = None,
+) -> Dataset:
+    """The four files in `folder`, gzipped or not; with `sha256`, their raw bytes must have these sums."""
     files = find_files(folder)
     missing = [part for part, file in zip(PARTS, files, strict=True) if file is None]
     if missing:
         raise DataError(f"{folder}: {', '.join(missing)} missing of the four files named as MNIST's; put them there")
-    sums = SHA256.get(name, (None,) * 4)
-    arrays = [read_idx(file, sha256=sha256) for file, sha256 in zip(files, sums, strict=True) if file is not None]
+    sums = sha256 or (None,) * 4
+    arrays = [read_idx(file, sha256=s) for file, s in zip(files, sums, strict=True) if file is not None]
+    images, labels, test_images, test_labels = arrays
     return as_dataset(
-        arrays[0],
-        arrays[1],
-        test_images=arrays[2],
-        test_labels=arrays[3],
-        name=name,
-        label_names=LABEL_NAMES.get(name),
+        images, labels, test_images=test_images, test_labels=test_labels, name=name, label_names=label_names
     )
 
 
@@ -75,3 +117,51 @@ def find_files(folder: Path) -> list[Path | None]:
         names = [name + end for name in (part, part.replace("-idx", ".idx")) for end in ("", ".gz")]
         found.append(next((folder / name for name in names if (folder / name).is_file()), None))
     return found
+
+
+def download(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Fetch a data set's files into the data directory, check them, and return their folder.
+
+    Only Fashion-MNIST needs it. Nothing else here touches the network. Files already there and sound are kept.
+    """
+    if name != "fashion-mnist":
+        raise ConfigError(f"name={name!r} cannot be downloaded; only 'fashion-mnist' can, the others need no download")
+    try:
+        import pooch
+    except ImportError as error:
+        raise DataError("downloading needs the package pooch; run pip install 'tinyvae[data]'") from error
+    folder = data_directory(data_dir) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, sha256 in zip(PARTS, SHA256[name], strict=True):
+            target = folder / f"{part}.gz"
+            if not _is_sound(target, sha256):
+                _fetch(pooch.retrieve, target, sha256)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error}); set TINYVAE_DATA") from error
+    return folder
+
+
+def _fetch(retrieve: Callable[..., str], target: Path, sha256: str) -> None:
+    """One file from the first mirror that gives the right bytes; it appears under its name only once checked."""
+    failures = []
+    for mirror in MIRRORS:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            try:
+                # The known sum is of the raw bytes, which pooch never sees: mirrors gzip differently.
+                file = Path(retrieve(mirror + target.name, known_hash=None, fname=target.name, path=scratch))
+                read_idx(file, sha256=sha256)
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors, DataError is a ValueError
+                failures.append(f"{mirror}: {error}")
+                continue
+            os.replace(file, target)
+            return
+    raise DataError(f"{target.name} could not be downloaded ({'; '.join(failures)}); try again or fetch it by hand")
+
+
+def _is_sound(file: Path, sha256: str) -> bool:
+    try:
+        read_idx(file, sha256=sha256)
+    except DataError:
+        return False
+    return True
