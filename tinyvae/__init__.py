@@ -1,0 +1,40 @@
+"""tinyvae: variational autoencoders for images, every gradient and kernel by hand.
+Public names load what they need when first used, so that `import tinyvae` costs nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "gradient_check", "kernels", "layers",
+    "models", "museum", "params", "plots", "step", "training", "zoo",
+}  # fmt: skip
+
+_NAMES = {
+    "VAE": "models",
+    "AutoEncoder": "models",
+    "Model": "models",
+    "train": "training",
+    "gradcheck": "gradient_check",
+    "gradcheck_fn": "gradient_check",
+    "save": "checkpoint",
+    "load": "checkpoint",
+    "TinyvaeError": "errors",
+}
+
+__all__ = ["__version__", *sorted(_MODULES), *sorted(_NAMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(import_module(f".{_NAMES[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

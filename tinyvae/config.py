@@ -1,0 +1,174 @@
+"""Frozen dataclasses: what a model is and what a run is. Each checks itself and names the value that cannot work.
+It knows options and their limits, not what they do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .errors import ConfigError
+
+BINARIZE = ("none", "static", "dynamic")
+DTYPES = ("float32", "float64")
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULE_NAMES = ("constant", "step", "cosine")
+
+
+def require_int(name: str, value: Any, least: int, why: str = "") -> None:
+    """A ConfigError unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r} must be an integer of at least {least}{why}")
+
+
+def require_number(name: str, value: Any, least: float, open_: bool = False, why: str = "") -> None:
+    """A ConfigError unless `value` is a finite number of at least `least` (above it where `open_`)."""
+    bad = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    if bad or value < least or (open_ and value == least):
+        raise ConfigError(f"{name}={value!r} must be a number {'above' if open_ else 'of at least'} {least:g}{why}")
+
+
+def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """A ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, choices))}")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Options of Adam (Kingma & Ba 2014): learning rate, decay rates of the two moments, and eps."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    name: str = field(default="adam", init=False)
+
+    def __post_init__(self) -> None:
+        require_number("lr", self.lr, 0, open_=True)
+        for which in ("beta1", "beta2"):
+            require_number(which, getattr(self, which), 0)
+            if getattr(self, which) >= 1:
+                raise ConfigError(f"{which}={getattr(self, which)!r} must be below 1, it is a decay rate")
+        require_number("eps", self.eps, 0)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Options of stochastic gradient descent with momentum (Sutskever et al. 2013)."""
+
+    lr: float = 1e-3
+    momentum: float = 0.9
+    name: str = field(default="sgd", init=False)
+
+    def __post_init__(self) -> None:
+        require_number("lr", self.lr, 0, open_=True)
+        require_number("momentum", self.momentum, 0)
+        if self.momentum >= 1:
+            raise ConfigError(f"momentum={self.momentum!r} must be below 1, it is a decay rate")
+
+
+Optimizer = Adam | SGD
+
+
+def make_optimizer(default: Optimizer, name: str | None, lr: float | None) -> Optimizer:
+    """`default`, unless the run names another optimiser or learning rate."""
+    rate = default.lr if lr is None else lr
+    if name is None or name == default.name:
+        return type(default)(**({k: v for k, v in asdict(default).items() if k != "name"} | {"lr": rate}))
+    require_choice("optimizer", name, OPTIMIZERS)
+    return Adam(rate) if name == "adam" else SGD(rate)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What `zoo.build` needs to make the same model again. hidden: () means the builder's own default."""
+
+    model: str = "vae"
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+    latent_dim: int = 20
+    hidden: tuple[int, ...] = ()
+    likelihood: str = "bernoulli"
+    sigma: float = 1.0
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if len(self.image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in self.image_shape):
+            raise ConfigError(f"image_shape={self.image_shape!r} must be three positive integers (H, W, C)")
+        require_int("latent_dim", self.latent_dim, 1, ", the number of latent variables")
+        for width in self.hidden:
+            require_int("hidden", width, 1, " each, the widths of the hidden layers")
+        require_number("sigma", self.sigma, 0, open_=True)
+        require_choice("dtype", self.dtype, DTYPES)
+        require_int("seed", self.seed, 0)
+        if self.seed >= 2**64:
+            raise ConfigError(f"seed={self.seed} must be below 2**64")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `train` does with a model and images. None means what the model's players bring.
+
+    warmup: epochs over which the KL weight grows linearly from 0 to beta. schedule: "constant"; "step", which divides
+    the learning rate by 10 after each third of the run; "cosine", which warms up over the first 5 % of the run and then
+    falls to 0. clip: largest global norm of a player's gradients, 0 for none. validation: images taken from the end of
+    a shuffled training set. early_stop: epochs without a better validation loss after which training ends, 0 for never.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float | None = None
+    optimizer: str | None = None
+    schedule: str = "constant"
+    clip: float = 0.0
+    beta: float = 1.0
+    warmup: int = 0
+    binarize: str = "none"
+    validation: int = 0
+    early_stop: int = 0
+    save_every: int = 1
+    check_finite: bool = False
+
+    def __post_init__(self) -> None:
+        require_int("epochs", self.epochs, 1)
+        require_int("batch_size", self.batch_size, 1)
+        if self.lr is not None:
+            require_number("lr", self.lr, 0, open_=True, why=", the learning rate")
+        if self.optimizer is not None:
+            require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("schedule", self.schedule, SCHEDULE_NAMES)
+        require_number("clip", self.clip, 0, why=", the largest gradient norm; 0 clips nothing")
+        require_number("beta", self.beta, 0, why=", the weight of the KL divergence")
+        require_int("warmup", self.warmup, 0, ", in epochs")
+        require_choice("binarize", self.binarize, BINARIZE)
+        require_int("validation", self.validation, 0, ", the number of images")
+        require_int("early_stop", self.early_stop, 0, ", in epochs")
+        require_int("save_every", self.save_every, 1, ", in epochs")
+        if self.early_stop and not self.validation:
+            raise ConfigError(f"early_stop={self.early_stop} needs validation images: add --validation 5000")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run, as `config.json` in its directory holds it."""
+
+    data: str = "mnist"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    device: str = "numpy"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: dict[str, Any]) -> RunConfig:
+        """The run that `to_json` described; a ConfigError where it is not one."""
+        try:
+            model, train = ModelConfig(**plain["model"]), TrainConfig(**plain["train"])
+            return RunConfig(str(plain["data"]), model, train, str(plain["device"]))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"config.json does not describe a run of this version of tinyvae: {error}") from None

@@ -1,0 +1,245 @@
+"""The model contract and the corridor: encoder, latent, decoder, likelihood, walked forward and then back.
+It knows parts, players and batches; not data sets, optimisers or epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..clock import COUNTERS, SEED, Clock, Stream
+from ..config import Adam, ModelConfig, Optimizer
+from ..device import open_device
+from ..errors import ConfigError, DataError, ShapeError
+from ..layers import Layer, Likelihood, Shape, Site
+from ..params import ParamTable
+
+EVAL_ROWS = 256  # rows of the twins behind encode, decode and the evaluation passes
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who is optimised: the parts, neighbours in order of declaration, their optimiser, and how often it moves."""
+
+    name: str
+    parts: tuple[str, ...]
+    optimizer: Optimizer = field(default_factory=Adam)
+    every_n_steps: int = 1
+
+
+class Batch:
+    """The twins of every part for one role and row count, and the buffers that a walk through them fills."""
+
+    def __init__(self, x: Any, twins: dict[str, Any], kl: Any, clock: Clock, sums: Any, metrics: Any) -> None:
+        self.x, self.twins, self.kl, self.clock = x, twins, kl, clock
+        self.sums, self.metrics = sums, metrics
+        self.rows = x.shape[0]
+
+
+class Model:
+    """Parts on flat buffers, walked by the corridor: h = encoder(x); z = latent(h); outputs = decoder(z); nll.
+
+    parts: {"encoder", "latent" (none in a deterministic model), "decoder", "likelihood"}, each one contiguous range.
+    loss = mean over rows of nll + Σ kl_weight · (mean over images of kl), nats per image.
+    """
+
+    figure_names: tuple[str, ...] = ("loss", "recon")
+
+    def __init__(
+        self,
+        parts: Mapping[str, Layer],
+        image_shape: Shape,
+        latent_dim: int,
+        players: tuple[Player, ...],
+        device: str = "numpy",
+        dtype: str = "float32",
+        seed: int = 0,
+        config: ModelConfig | None = None,
+    ) -> None:
+        self.parts, self.players, self.config = dict(parts), players, config
+        self.image_shape, self.latent_dim, self.seed = tuple(image_shape), latent_dim, seed
+        self.device = open_device(device)
+        self.dtype = np.dtype(dtype)
+        self.kernels = kernels.load(device, unchecked=True)
+        self._declare()
+        self.table = ParamTable(self.parts, self.dtype, self.device, seed)
+        self.clock = Clock(self.device, len(players), latent_dim if "latent" in self.parts else 0, seed)
+        self.eval_clock = self.clock.fork(step=0)
+        self.sums = {role: self.device.put(np.zeros(4)) for role in ("train", "evaluate")}
+        self._batches: dict[tuple[str, int, int], Batch] = {}
+        self._part_twins: dict[tuple[str, int], Any] = {}
+
+    # ------------------------------------------------------------------------------------------ building
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood layer."""
+        layer = self.parts["likelihood"]
+        assert isinstance(layer, Likelihood)
+        return layer
+
+    def _declare(self) -> None:
+        """Walks the shapes once through the corridor; a ShapeError names the part and the layer."""
+        shape: Shape = self.image_shape
+        for name, part in self.parts.items():
+            try:
+                shape = part.declare(shape, self.image_shape) if name == "likelihood" else part.declare(shape)
+            except ShapeError as error:
+                raise ShapeError(f"{name}: {error}") from None
+            if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
+                raise ShapeError(f"encoder: expected outputs ({self.latent_dim},), the codes, got {shape}")
+
+    def site(self, part: str, rows: int, role: str, samples: int = 1) -> Site:
+        """Where a part is bound: in training it writes gradients and advances with the clock; else neither."""
+        train = role == "train"
+        return Site(
+            self.table, self.kernels, self.clock if train else self.eval_clock, rows, train,
+            need_grad_x=train and part != "encoder", weight_grad="write" if train else "skip", samples=samples, path=part,
+        )  # fmt: skip
+
+    def batch(self, role: str, rows: int, samples: int = 1) -> Batch:
+        """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again."""
+        key = (role, rows, samples)
+        if key not in self._batches:
+            twins = {}
+            for name, part in self.parts.items():
+                after = name == "decoder"  # works on R = B·samples rows; latent and likelihood know both
+                count, draws = (rows * samples, 1) if after else (rows, samples)
+                twins[name] = part.bind(self.site(name, count, role, draws))
+            kl = twins["latent"].kl if "latent" in twins else self.device.empty((rows, 0), self.dtype)
+            x = self.device.empty((rows, *self.image_shape), self.dtype)
+            clock = self.clock if role == "train" else self.eval_clock
+            metrics = self.device.put(np.zeros(3))
+            self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics)
+        return self._batches[key]
+
+    # ------------------------------------------------------------------------------------------ the corridor
+
+    def loss(self, batch: Batch) -> None:
+        """Forward: fills nll, kl and `batch.metrics` = [loss, recon, kl], and adds to the running sums."""
+        twins = batch.twins
+        h = twins["encoder"].forward(batch.x)
+        z = twins["latent"].forward(h) if "latent" in twins else h
+        outputs = twins["decoder"].forward(z)
+        nll = twins["likelihood"].forward(outputs, batch.x)
+        self.kernels.objective(nll, batch.kl, batch.clock.kl_weight, batch.sums, batch.metrics)
+
+    def loss_and_grad(self, player: Player, batch: Batch) -> None:
+        """`loss`, and then back: fills the player's gradients. One player here, so every part moves."""
+        self.loss(batch)
+        twins = batch.twins
+        grad = twins["likelihood"].backward(None)
+        grad = twins["decoder"].backward(grad)
+        if "latent" in twins:
+            grad = twins["latent"].backward(grad)  # pathwise and KL gradients join here
+        twins["encoder"].backward(grad)
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """The log's figures from running sums Σ B·[loss, recon, kl, 1]: means over the images."""
+        loss, recon, kl = (float(s) for s in sums[:3] / sums[3])
+        named = {"loss": loss, "neg_elbo": recon + kl, "recon": recon, "kl": kl}
+        named |= self.likelihood.figures(recon, int(np.prod(self.image_shape)))
+        return {k: v for k, v in named.items() if k in (*self.figure_names, "rmse")}
+
+    # ------------------------------------------------------------------------------------------ NumPy in, NumPy out
+
+    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """z_mean (N, latent) and z_log_sigma (N, latent), or None for a deterministic encoder.
+
+        x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1].
+        """
+        return self._apply("encoder", self.as_images(x)), None
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The likelihood's mean image (N, H, W, C) for codes z (N, latent)."""
+        z = np.asarray(z)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise DataError(f"z must be (N, {self.latent_dim}), got shape {z.shape}; use z[None] for a single code")
+        return self.likelihood.mean(self._apply("decoder", z.astype(self.dtype))).reshape(-1, *self.image_shape)
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """decode(z_mean): no noise, so twice the same."""
+        return self.decode(self.encode(x)[0])
+
+    def sample(
+        self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """n images decoded from z ~ N(0, I), or from N(mean, covariance) where `prior` gives these two.
+
+        seed: None draws a fresh one.
+        """
+        return self.decode(self.draw_prior(n, seed, prior))
+
+    def draw_prior(
+        self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Codes (n, latent) from N(0, I) by Philox, stream `sample`; from N(mean, covariance) where `prior` says so."""
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ConfigError(f"n={n!r} must be an integer of at least 1, the number of images to draw")
+        key = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed
+        counters = np.zeros(COUNTERS, np.uint64)
+        counters[SEED] = np.uint64(key)
+        z = np.empty((n, self.latent_dim))
+        kernels.reference.philox_normal(counters, Stream.SAMPLE, z)
+        if prior is not None:
+            values, vectors = np.linalg.eigh(prior[1])
+            z = prior[0] + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        return z.astype(self.dtype)
+
+    def interpolate(self, x_a: np.ndarray, x_b: np.ndarray, steps: int = 8) -> np.ndarray:
+        """decode of `steps` codes on the straight segments from encode(x_a) to encode(x_b), both ends included.
+
+        x_a, x_b: one image (H, W, C) each, giving (steps, H, W, C); or (N, H, W, C) each, giving (N, steps, H, W, C).
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
+            raise ConfigError(f"steps={steps!r} must be an integer of at least 2, as both ends are included")
+        single = np.ndim(x_a) == 3 and np.shape(x_a) == self.image_shape
+        z_a, z_b = (self.encode(np.asarray(x)[None] if single else x)[0] for x in (x_a, x_b))
+        if z_a.shape != z_b.shape:
+            raise DataError(f"x_a and x_b must have equally many images, got {len(z_a)} and {len(z_b)}")
+        t = np.linspace(0, 1, steps, dtype=self.dtype)[None, :, None]
+        z = (1 - t) * z_a[:, None] + t * z_b[:, None]  # (N, steps, latent)
+        strips = self.decode(z.reshape(-1, self.latent_dim)).reshape(-1, steps, *self.image_shape)
+        return strips[0] if single else strips
+
+    def as_images(self, x: np.ndarray) -> np.ndarray:
+        """x as (N, H, W, C) in the model's dtype: uint8 is divided by 255. A DataError says what does not fit."""
+        x = np.asarray(x)
+        if x.ndim == 3 and self.image_shape[2] == 1 and x.shape[1:] == self.image_shape[:2]:
+            x = x[..., None]
+        if x.ndim != 4 or x.shape[1:] != self.image_shape:
+            wanted = "(N, " + ", ".join(map(str, self.image_shape)) + ")"
+            raise DataError(f"x must have shape {wanted}, got {x.shape}; use x[None] for a single image")
+        if x.dtype == np.uint8:
+            return x.astype(self.dtype) / self.dtype.type(255)
+        if x.dtype.kind != "f":
+            raise DataError(f"x has dtype {x.dtype}; use uint8 or floats in [0, 1]")
+        if not np.isfinite(x).all():
+            raise DataError("x holds NaN or infinite values; remove or replace them first")
+        return x.astype(self.dtype)
+
+    def _apply(self, part: str, x: np.ndarray) -> np.ndarray:
+        """One part on any number of rows: full twins of EVAL_ROWS, the last one filled up with zeros."""
+        rows = min(EVAL_ROWS, max(1, len(x)))
+        rows = EVAL_ROWS if rows > 16 else 16 if rows > 1 else 1  # three sizes at most, so few twins are kept
+        key = (part, rows)
+        if key not in self._part_twins:
+            buffer = self.device.empty((rows, *x.shape[1:]), self.dtype)
+            self._part_twins[key] = (buffer, self.parts[part].bind(self.site(part, rows, "evaluate")))
+        buffer, twin = self._part_twins[key]
+        out = np.empty((len(x), *self.parts[part].out_shape), self.dtype)
+        host = np.zeros(buffer.shape, self.dtype)
+        for start in range(0, len(x), rows):
+            chunk = x[start : start + rows]
+            host[: len(chunk)] = chunk
+            self.device.put(host, buffer)
+            out[start : start + rows] = self.device.get(twin.forward(buffer))[: len(chunk)]
+        return out
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {part}" for name, part in self.parts.items()]
+        size = f"{self.table.count():,} parameters, {self.dtype}, device {self.device.name}"
+        return "\n".join([f"{type(self).__name__} of {self.image_shape} images, {size}", *lines])

@@ -1,0 +1,113 @@
+"""The zoo: a table of named builders, each a few layers put together for a given image shape.
+It knows architectures and nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .config import ModelConfig, require_choice
+from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape
+from .models import VAE, AutoEncoder, Model
+
+CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
+CONV_SMALL = 8  # stages halve the image until its longer side is at most this
+
+
+def dense_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
+    """Flatten, then ReLU layers of the widths `hidden`, then n_out numbers."""
+    widths = [image_shape[0] * image_shape[1] * image_shape[2], *hidden]
+    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
+    return Sequential(Flatten(), *layers, Dense(widths[-1], n_out))
+
+
+def dense_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
+    """The encoder mirrored: `hidden` in reverse, then one output per pixel and channel."""
+    widths = [latent_dim, *reversed(hidden)]
+    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
+    return Sequential(*layers, Dense(widths[-1], image_shape[0] * image_shape[1] * image_shape[2]), Reshape(*image_shape))
+
+
+def conv_stages(image_shape: Shape) -> list[Conv2d]:
+    """Convolutions 4×4, stride 2, padding 1, that halve the image and double the channels: 32, 64, 128, …
+
+    At least one stage, then more until the longer side is at most 8; a side of 1 keeps its length.
+    """
+    H, W, channels = image_shape
+    stages: list[Conv2d] = []
+    while not stages or max(H, W) > CONV_SMALL:
+        kernel, stride, padding = (tuple(v if n > 1 else one for n in (H, W)) for v, one in ((4, 1), (2, 1), (1, 0)))
+        width = CONV_CHANNELS << len(stages)
+        stages.append(Conv2d(channels, width, kernel, stride, padding, "relu"))
+        H, W, channels = stages[-1].declare((H, W, channels))
+    return stages
+
+
+def conv_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
+    """`conv_stages`, then the dense encoder on what they leave."""
+    stages = conv_stages(image_shape)
+    return Sequential(*stages, *dense_encoder(stages[-1].out_shape, hidden, n_out).layers.values())
+
+
+def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
+    """The encoder mirrored: dense layers, then transposed convolutions back to the image."""
+    stages = conv_stages(image_shape)
+    small = stages[-1].out_shape
+    widths = [latent_dim, *reversed(hidden), small[0] * small[1] * small[2]]
+    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
+    mirrored = [
+        ConvTranspose2d(
+            s.c_out, s.c_in, s.kernel, s.in_shapes[0][:2], s.stride, s.padding, "identity" if s is stages[0] else "relu"
+        )
+        for s in reversed(stages)
+    ]
+    return Sequential(*layers, Reshape(*small), *mirrored)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README."""
+
+    model: type[VAE] | type[AutoEncoder]
+    encoder: Callable[[Shape, tuple[int, ...], int], Sequential]
+    decoder: Callable[[Shape, tuple[int, ...], int], Sequential]
+    hidden: tuple[int, ...]
+    purpose: str
+
+
+ZOO: dict[str, Entry] = {
+    "ae": Entry(AutoEncoder, dense_encoder, dense_decoder, (400,), "dense autoencoder, 784-400-20 on MNIST"),
+    "vae": Entry(VAE, dense_encoder, dense_decoder, (400,), "dense variational autoencoder, 784-400-20 on MNIST"),
+    "conv-ae": Entry(AutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional autoencoder"),
+    "conv-vae": Entry(VAE, conv_encoder, conv_decoder, (256,), "convolutional variational autoencoder"),
+}
+
+
+def build(
+    name: str = "vae",
+    image_shape: Shape = (28, 28, 1),
+    latent_dim: int = 20,
+    hidden: tuple[int, ...] = (),
+    likelihood: str = "bernoulli",
+    sigma: float = 1.0,
+    device: str = "numpy",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Model:
+    """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default."""
+    require_choice("model", name, tuple(ZOO))
+    H, W, C = tuple(image_shape) if len(image_shape) == 3 else (0, 0, 0)
+    return from_config(ModelConfig(name, (H, W, C), latent_dim, hidden, likelihood, sigma, dtype, seed), device)
+
+
+def from_config(config: ModelConfig, device: str = "numpy") -> Model:
+    """The model that a configuration describes."""
+    require_choice("model", config.model, tuple(ZOO))
+    entry = ZOO[config.model]
+    hidden = config.hidden or entry.hidden
+    n_out = 2 * config.latent_dim if entry.model is VAE else config.latent_dim
+    return entry.model(
+        entry.encoder(config.image_shape, hidden, n_out),
+        entry.decoder(config.image_shape, hidden, config.latent_dim),
+        config.latent_dim, config.image_shape, config.likelihood, config.sigma, device, config.dtype, config.seed, config,
+    )  # fmt: skip
