@@ -1,4 +1,4 @@
-"""The clock: the few numbers that change from step to step, kept in two small arrays on the device so that a recorded step never freezes them.
+"""The clock: the few numbers that change from step to step, on the device in small arrays that no recording freezes.
 It knows where each number lives, not how ops use it; the op `tick` advances it."""
 
 from __future__ import annotations

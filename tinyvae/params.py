@@ -36,9 +36,7 @@ class Tensor:
 INITS = ("fan_in", "he", "glorot", "zeros")
 
 
-def weight_and_bias(
-    shape: tuple[int, ...], fan_in: int, fan_out: int, bias: int, init: str
-) -> tuple[Tensor, ...]:
+def weight_and_bias(shape: tuple[int, ...], fan_in: int, fan_out: int, bias: int, init: str) -> tuple[Tensor, ...]:
     """The two tensors of a linear layer, with their initial ranges.
 
     "fan_in" draws both uniformly in ±1/√fan_in (PyTorch's default, so that published curves apply). "he" (He et al.
@@ -48,7 +46,7 @@ def weight_and_bias(
     if init not in INITS:
         raise ConfigError(f"init={init!r} is not an initialiser; use one of {', '.join(map(repr, INITS))}")
     bound = {"fan_in": fan_in**-0.5, "he": (6 / fan_in) ** 0.5, "glorot": (6 / (fan_in + fan_out)) ** 0.5, "zeros": 0.0}
-    tensors = (Tensor("weight", shape, bound[init]),)
+    tensors: tuple[Tensor, ...] = (Tensor("weight", shape, bound[init]),)
     if bias:
         tensors += (Tensor("bias", (bias,), bound[init] if init == "fan_in" else 0.0),)
     return tensors

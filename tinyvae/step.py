@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .clock import COSINE, COUNTERS, EPOCH, PLAN, PLAN_HEAD, SCHEDULES, SEED, STEP, Clock, Stream
-from .config import Optimizer, TrainConfig, make_optimizer
+from .config import Adam, Optimizer, TrainConfig, make_optimizer
 from .kernels.reference import philox_bits
 from .models import Batch, Model, Player
 
@@ -49,9 +49,7 @@ class Feed:
         if self.binarize == "none":
             self.kernels.gather(self.images, self.order, counters, self.scale, x)
         else:
-            self.kernels.gather_binary(
-                self.images, self.order, counters, self.scale, self.stream, self.dynamic, x
-            )
+            self.kernels.gather_binary(self.images, self.order, counters, self.scale, self.stream, self.dynamic, x)
 
 
 class OptimizerState:
@@ -62,7 +60,7 @@ class OptimizerState:
         self.grads, self.values, self.rates = model.table.grads[span], model.table.values[span], rates
         self.options, self.clip, self.kernels = optimizer, clip, model.kernels
         self.m = model.device.empty(self.grads.shape, model.dtype)
-        self.v = model.device.empty(self.grads.shape if optimizer.name == "adam" else (0,), model.dtype)
+        self.v = model.device.empty(self.grads.shape if isinstance(optimizer, Adam) else (0,), model.dtype)
         for moment in (self.m, self.v):
             model.device.fill(moment, 0)
         self.work = model.device.empty(0, model.dtype)
@@ -71,14 +69,14 @@ class OptimizerState:
         """values ← values − step, with the gradients clipped by their global norm."""
         self.kernels.grad_norm(self.grads, self.clip, self.work, self.rates)
         o = self.options
-        if o.name == "adam":
+        if isinstance(o, Adam):
             self.kernels.adam(self.grads, self.rates, o.beta1, o.beta2, o.eps, self.values, self.m, self.v)
         else:
             self.kernels.sgd(self.grads, self.rates, o.momentum, self.values, self.m)
 
 
 def make_plan(config: TrainConfig, optimizers: list[tuple[Optimizer, int]], per_epoch: int) -> np.ndarray:
-    """The clock's plan (4 + 9·players,): see `tick` for each number. optimizers: (options, every_n_steps) per player."""
+    """The clock's plan (4 + 9·players,): `tick` says what each number means. optimizers: (options, every_n_steps)."""
     plan = np.zeros(PLAN_HEAD + PLAN * len(optimizers))
     plan[:PLAN_HEAD] = per_epoch, config.batch_size, config.beta, config.warmup * per_epoch
     for p, (optimizer, every) in enumerate(optimizers):
@@ -86,7 +84,7 @@ def make_plan(config: TrainConfig, optimizers: list[tuple[Optimizer, int]], per_
         kind = SCHEDULES[config.schedule]
         warm = round(COSINE_WARMUP * total) if kind == COSINE else 0
         period = max(1, -(-total // STEP_STAGES))
-        betas = (optimizer.beta1, optimizer.beta2) if optimizer.name == "adam" else (0.0, 0.0)
+        betas = (optimizer.beta1, optimizer.beta2) if isinstance(optimizer, Adam) else (0.0, 0.0)
         plan[PLAN_HEAD + p * PLAN :][:PLAN] = kind, optimizer.lr, warm, total, period, STEP_GAMMA, *betas, every
     return plan
 

@@ -5,27 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .config import ModelConfig, require_choice
 from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape
+from .layers.layer import size_of
 from .models import VAE, AutoEncoder, Model
 
 CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
 CONV_SMALL = 8  # stages halve the image until its longer side is at most this
 
 
+def relu_layers(widths: list[int]) -> list[Dense]:
+    """Dense layers with ReLU from each width to the next."""
+    return [Dense(n, m, "relu") for n, m in pairwise(widths)]
+
+
 def dense_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
     """Flatten, then ReLU layers of the widths `hidden`, then n_out numbers."""
-    widths = [image_shape[0] * image_shape[1] * image_shape[2], *hidden]
-    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
-    return Sequential(Flatten(), *layers, Dense(widths[-1], n_out))
+    widths = [size_of(image_shape), *hidden]
+    return Sequential(Flatten(), *relu_layers(widths), Dense(widths[-1], n_out))
 
 
 def dense_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
     """The encoder mirrored: `hidden` in reverse, then one output per pixel and channel."""
     widths = [latent_dim, *reversed(hidden)]
-    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
-    return Sequential(*layers, Dense(widths[-1], image_shape[0] * image_shape[1] * image_shape[2]), Reshape(*image_shape))
+    return Sequential(*relu_layers(widths), Dense(widths[-1], size_of(image_shape)), Reshape(*image_shape))
 
 
 def conv_stages(image_shape: Shape) -> list[Conv2d]:
@@ -36,7 +41,8 @@ def conv_stages(image_shape: Shape) -> list[Conv2d]:
     H, W, channels = image_shape
     stages: list[Conv2d] = []
     while not stages or max(H, W) > CONV_SMALL:
-        kernel, stride, padding = (tuple(v if n > 1 else one for n in (H, W)) for v, one in ((4, 1), (2, 1), (1, 0)))
+        kernel, stride = (4 if H > 1 else 1, 4 if W > 1 else 1), (2 if H > 1 else 1, 2 if W > 1 else 1)
+        padding = (1 if H > 1 else 0, 1 if W > 1 else 0)
         width = CONV_CHANNELS << len(stages)
         stages.append(Conv2d(channels, width, kernel, stride, padding, "relu"))
         H, W, channels = stages[-1].declare((H, W, channels))
@@ -53,15 +59,15 @@ def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -
     """The encoder mirrored: dense layers, then transposed convolutions back to the image."""
     stages = conv_stages(image_shape)
     small = stages[-1].out_shape
-    widths = [latent_dim, *reversed(hidden), small[0] * small[1] * small[2]]
-    layers = [Dense(n, m, "relu") for n, m in zip(widths[:-1], widths[1:], strict=True)]
+    widths = [latent_dim, *reversed(hidden), size_of(small)]
     mirrored = [
         ConvTranspose2d(
-            s.c_out, s.c_in, s.kernel, s.in_shapes[0][:2], s.stride, s.padding, "identity" if s is stages[0] else "relu"
+            s.c_out, s.c_in, s.kernel, (s.in_shapes[0][0], s.in_shapes[0][1]), s.stride, s.padding,
+            "identity" if s is stages[0] else "relu",
         )
         for s in reversed(stages)
-    ]
-    return Sequential(*layers, Reshape(*small), *mirrored)
+    ]  # fmt: skip
+    return Sequential(*relu_layers(widths), Reshape(*small), *mirrored)
 
 
 @dataclass(frozen=True)
@@ -109,5 +115,6 @@ def from_config(config: ModelConfig, device: str = "numpy") -> Model:
     return entry.model(
         entry.encoder(config.image_shape, hidden, n_out),
         entry.decoder(config.image_shape, hidden, config.latent_dim),
-        config.latent_dim, config.image_shape, config.likelihood, config.sigma, device, config.dtype, config.seed, config,
+        config.latent_dim, config.image_shape, config.likelihood, config.sigma,
+        device, config.dtype, config.seed, config,
     )  # fmt: skip

@@ -141,7 +141,8 @@ _TABLE = (
     Op("silu_grad", (_in("x", "n"), _inout("grad", "n")), _flat(), _per("n", cost=9), 12),
     Op(
         "dense",
-        (_in("x", "B", "K"), _in("w", "K", "N"), _in("b", "N", optional=True), _option("act", "act"), _out("y", "B", "N")),
+        (_in("x", "B", "K"), _in("w", "K", "N"), _in("b", "N", optional=True), _option("act", "act"),
+         _out("y", "B", "N")),
         _dense(act=RELU), _product, 8, ("K",), linear=True,
     ),
     Op(
@@ -157,16 +158,19 @@ _TABLE = (
     ),
     Op(
         "bias_grad", (_in("grad_y", "R", "N"), _option("add", "flag"), WORK, _out("grad_b", "N")),
-        _examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0), _per("R", "N"), 1, ("R",), linear=True,
+        _examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0),
+        _per("R", "N"), 1, ("R",), linear=True,
     ),
     Op(
         "conv2d",
-        (_X, _W, _in("b", "F", optional=True), *_GEOMETRY, _option("act", "act"), WORK, _out("y", "B", "OH", "OW", "F")),
+        (_X, _W, _in("b", "F", optional=True), *_GEOMETRY, _option("act", "act"), WORK,
+         _out("y", "B", "OH", "OW", "F")),
         _CONVS, _conv_flops, 8, ("KH", "KW", "C"), linear=True, rule=_conv_rule,
     ),
     Op(
         "conv2d_grad_x",
-        (_GRAD_Y, _W, _in("b", "C", optional=True), *_GEOMETRY, _option("act", "act"), WORK, _out("grad_x", "B", "H", "W", "C")),
+        (_GRAD_Y, _W, _in("b", "C", optional=True), *_GEOMETRY, _option("act", "act"), WORK,
+         _out("grad_x", "B", "H", "W", "C")),
         _CONVS, _conv_flops, 8, ("KH", "KW", "F"), linear=True, rule=_conv_rule,
     ),
     Op(
@@ -230,11 +234,21 @@ _TABLE = (
         {label: {"plan": 13, "rates": 8 + latent} for label, latent in (("tiny", 0), ("ragged", 3), ("model", 20))},
         lambda dims: 20.0, 4,
     ),
-    Op("philox_bits", (COUNTERS_IN, _option("stream"), _out("out", "R", "width", dtype="uint32")), _random(stream=16), _per("R", "width", cost=25), 0),
-    Op("philox_uniform", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")), _random(stream=16), _per("R", "width", cost=26), 0),
-    Op("philox_normal", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")), _random(stream=16), _per("R", "width", cost=40), 12),
     Op(
-        "philox_bernoulli", (_in("p", "R", "width", draw="unit"), COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
+        "philox_bits", (COUNTERS_IN, _option("stream"), _out("out", "R", "width", dtype="uint32")),
+        _random(stream=16), _per("R", "width", cost=25), 0,
+    ),
+    Op(
+        "philox_uniform", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
+        _random(stream=16), _per("R", "width", cost=26), 0,
+    ),
+    Op(
+        "philox_normal", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
+        _random(stream=16), _per("R", "width", cost=40), 12,
+    ),
+    Op(
+        "philox_bernoulli",
+        (_in("p", "R", "width", draw="unit"), COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
         _random(stream=16), _per("R", "width", cost=27), 0,
     ),
     Op("gather", (*_IMAGES, COUNTERS_IN, _option("scale"), _out("x", "B", "P")), _batches(), _per("B", "P"), 1),

@@ -202,16 +202,18 @@ def _check_array(op: str, arg: Arg, value: Any) -> None:
 
 def _check_option(op: str, arg: Arg, value: Any) -> None:
     number = (int, float, np.integer, np.floating)
+    good: bool
     if arg.dtype == "pair":
         good = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int | np.integer) for v in value)
         wanted = "a pair of integers (h, w)"
     elif arg.dtype == "act":
-        good, wanted = isinstance(value, int | np.integer) and 0 <= value <= 6, "one of the constants IDENTITY … SOFTPLUS"
+        good = isinstance(value, int | np.integer) and bool(0 <= value <= 6)
+        wanted = "one of the constants IDENTITY … SOFTPLUS"
     elif arg.dtype == "flag":
         good, wanted = isinstance(value, int | np.integer) and value in (0, 1), "0 or 1"
     elif arg.dtype == "positive":
-        good, wanted = isinstance(value, number) and 0 < value < np.inf, "a positive number"
+        good, wanted = isinstance(value, number) and bool(0 < value < np.inf), "a positive number"
     else:
-        good, wanted = isinstance(value, number) and 0 <= value < np.inf, "a number, 0 or more"
+        good, wanted = isinstance(value, number) and bool(0 <= value < np.inf), "a number, 0 or more"
     if not good:
         raise KernelError(f"{op}: argument {arg.name} must be {wanted}, got {value!r}")

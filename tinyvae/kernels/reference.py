@@ -245,8 +245,7 @@ def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
     logits: (R, P). x: (B, P) in [0, 1], row r belongs to image r // k, k = R / B. row_scale, nll: (R,).
     grad_logits: (R, P), or (0, P) where no gradient is wanted.
     """
-    R, P = logits.shape
-    k = R // x.shape[0]
+    k = logits.shape[0] // x.shape[0]
     target = x if k == 1 else np.repeat(x, k, axis=0)
     e = np.exp(-np.abs(logits))
     terms = np.log1p(e)
@@ -334,7 +333,7 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
 
 
 def sgd(grads, rates, momentum, values, m):
-    """Stochastic gradient descent with momentum: m ← momentum · m + rates[CLIP] · grads, values ← values − rates[LR] · m.
+    """Gradient descent with momentum: m ← momentum · m + rates[CLIP] · grads, values ← values − rates[LR] · m.
 
     grads, values, m: (n,). rates: (8,) float64. Sutskever et al. 2013, equation 1, in PyTorch's form.
     """
@@ -352,7 +351,7 @@ def tick(plan, counters, rates):
 
     STEP ← STEP + 1, counted from 1; EPOCH = (STEP − 1) // steps_per_epoch; CURSOR = (STEP − 1) % steps_per_epoch · B.
     KL weight: BETA · min(1, STEP / BETA_WARMUP). A player that moves every n steps is at its update
-    t = (STEP − 1) // n + 1; its corrections are 1 / (1 − βᵗ), its learning rate BASE_LR times min(1, t / LR_WARMUP) times
+    t = (STEP − 1) // n + 1; its corrections are 1 / (1 − βᵗ), its learning rate BASE_LR · min(1, t / LR_WARMUP) times
     1 (CONSTANT), GAMMA^((t − 1) // PERIOD) (STEPWISE) or ½ (1 + cos(π · done)) (COSINE), done = the share of the
     updates after warm-up that lie behind.
     plan: (4 + 9·players,), rates: (8·players + latent,), float64. counters: (5,) uint64.

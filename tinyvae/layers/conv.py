@@ -26,7 +26,7 @@ class Conv2d(Layer):
     """y[n, i, j, f] = act(bias[f] + Σ_{u, v, c} x[n, i·sh + u − ph, j·sw + v − pw, c] · weight[u, v, c, f])
 
     x: (B, H, W, c_in), zero outside. weight: (KH, KW, c_in, c_out). bias: (c_out,). y: (B, OH, OW, c_out),
-    OH = (H + 2 ph − KH) // sh + 1. No dilation, no groups. It is the cross-correlation that the field calls convolution.
+    OH = (H + 2 ph − KH) // sh + 1. No dilation, no groups. Strictly a cross-correlation: the kernel is not flipped.
     With g = grad_y · act'(y):
     grad_x      = the adjoint, each g[n, i, j, f] · weight[u, v, c, f] added where x was read
     grad_weight = Σ_{n, i, j} x[n, i·sh + u − ph, j·sw + v − pw, c] · g[n, i, j, f]
@@ -57,7 +57,9 @@ class Conv2d(Layer):
         H, W, _ = in_shapes[0]
         OH, OW = self.small(H, W)
         if OH < 1 or OW < 1:
-            raise ShapeError(f"{self}: a {H}×{W} input is smaller than the kernel; use a smaller kernel or more padding")
+            raise ShapeError(
+                f"{self}: a {H}×{W} input is smaller than the kernel; use a smaller kernel or more padding"
+            )
         KH, KW = self.kernel
         bias = self.c_out if self.bias else 0
         fan_in, fan_out = KH * KW * self.c_in, KH * KW * self.c_out

@@ -106,7 +106,9 @@ class Layer:
         """Checks the shapes (without the batch axis), fixes names and shapes of tensors, returns the output's shape."""
         shapes = tuple(tuple(int(n) for n in s) for s in in_shapes)
         if self.in_shapes and shapes != self.in_shapes:
-            raise ShapeError(f"{self} is declared for {self.in_shapes[0]} already, not {shapes[0]}; make a second layer")
+            raise ShapeError(
+                f"{self} is declared for {self.in_shapes[0]} already, not {shapes[0]}; make a second layer"
+            )
         self.out_shape, self.in_shapes = self.shape(*shapes), shapes
         return self.out_shape
 

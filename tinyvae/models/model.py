@@ -96,15 +96,15 @@ class Model:
         """Where a part is bound: in training it writes gradients and advances with the clock; else neither."""
         train = role == "train"
         return Site(
-            self.table, self.kernels, self.clock if train else self.eval_clock, rows, train,
-            need_grad_x=train and part != "encoder", weight_grad="write" if train else "skip", samples=samples, path=part,
+            self.table, self.kernels, self.clock if train else self.eval_clock, rows, train, samples=samples, path=part,
+            need_grad_x=train and part != "encoder", weight_grad="write" if train else "skip",
         )  # fmt: skip
 
     def batch(self, role: str, rows: int, samples: int = 1) -> Batch:
         """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again."""
         key = (role, rows, samples)
         if key not in self._batches:
-            twins = {}
+            twins: dict[str, Any] = {}
             for name, part in self.parts.items():
                 after = name == "decoder"  # works on R = B·samples rows; latent and likelihood know both
                 count, draws = (rows * samples, 1) if after else (rows, samples)
@@ -164,9 +164,7 @@ class Model:
         """decode(z_mean): no noise, so twice the same."""
         return self.decode(self.encode(x)[0])
 
-    def sample(
-        self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> np.ndarray:
+    def sample(self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
         """n images decoded from z ~ N(0, I), or from N(mean, covariance) where `prior` gives these two.
 
         seed: None draws a fresh one.
