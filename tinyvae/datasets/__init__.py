@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .dataset import Dataset, Factor, as_dataset
 from .files import KINDS, load_path, refuse_picture_options
 from .idx import read_idx, write_idx
@@ -78,8 +78,11 @@ def load(
     if name_or_path in ("mnist", "fashion-mnist"):
         refuse_picture_options(str(name_or_path), image_size, color)
         return load_mnist() if name_or_path == "mnist" else load_fashion_mnist(data_dir)
-    path = Path(name_or_path).expanduser()
-    if isinstance(name_or_path, str) and not os.path.lexists(path) and _looks_like_a_name(name_or_path):
+    try:
+        path = Path(name_or_path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name_or_path}: {error}") from error
+    if isinstance(name_or_path, str) and _is_no_path(name_or_path, path):
         close = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
@@ -98,8 +101,10 @@ def available() -> list[Found]:
     ]
 
 
-def _looks_like_a_name(text: str) -> bool:
-    return not (set(text) & {"/", os.sep, "\0", "~"} or Path(text).suffix)
+def _is_no_path(text: str, path: Path) -> bool:
+    if not text:
+        return True  # as a path it would mean the current folder
+    return not (os.path.lexists(path) or set(text) & {"/", os.sep, "~"} or path.suffix)
 
 
 def _load_sprites(image_size: tuple[int, int] | None, color: bool | None, holdout: float, seed: int) -> Dataset:

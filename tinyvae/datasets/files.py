@@ -26,10 +26,12 @@ def load_path(
     seed: int,
 ) -> Dataset:
     """What is at `path`; errors about the arrays in a file name the file."""
-    name = path.resolve().name
     try:
+        name = path.resolve().name
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; a data set's path is {KINDS}")
+        if not path.is_dir() and not path.is_file():  # a named pipe would keep its reader waiting for ever
+            raise DataError(f"{path}: is neither a file nor a folder; a data set's path is {KINDS}")
         if path.is_dir() and not any(find_files(path)):
             return _load_pictures(path, name, image_size, color, holdout, seed)
         refuse_picture_options(str(path), image_size, color)
@@ -51,9 +53,9 @@ def load_path(
         if str(path) in str(error):
             raise
         raise DataError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, a null byte, a loop of links
         raise DataError(f"{str(path)!r}: cannot be read ({error}); a data set's path is {KINDS}") from error
 
 

@@ -31,8 +31,8 @@ class Listing(NamedTuple):
 
 def list_pictures(folder: Path) -> Listing:
     """The pictures in `folder` in sorted order; those in sub-folders are labelled by the sub-folder's name."""
-    loose = _sorted_files(folder)
-    named = {sub.name: _sorted_files(sub, deep=True) for sub in sub_folders(folder)}
+    loose = _sorted_pictures(_entries(folder))
+    named = {sub.name: _sorted_pictures(_walk(sub)) for sub in sub_folders(folder)}
     names = tuple(name for name, files in named.items() if files)
     if loose and names:
         raise DataError(
@@ -171,12 +171,13 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: the folder cannot be listed ({error.strerror or error})") from error
 
 
-def _sorted_files(folder: Path, deep: bool = False) -> list[Path]:
-    if deep:
-        entries = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
-    else:
-        entries = [p for p in _entries(folder) if p.is_file()]
-    return sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _walk(folder: Path) -> list[Path]:
+    return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+
+
+def _sorted_pictures(entries: list[Path]) -> list[Path]:
+    good = (p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in good if p.is_file())
 
 
 def _check_total(files: list[Path], shape: tuple[int, ...]) -> None:
