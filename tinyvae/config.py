@@ -13,6 +13,8 @@ BINARIZE = ("none", "static", "dynamic")
 DTYPES = ("float32", "float64")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULE_NAMES = ("constant", "step", "cosine")
+# read once by NumPy's BLAS, whichever it is, when NumPy is imported
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def require_int(name: str, value: Any, least: int, why: str = "") -> None:
@@ -153,9 +155,13 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run, as `config.json` in its directory holds it."""
+    """A whole run, as `config.json` in its directory holds it.
+
+    image_size: (H, W) to which a folder of pictures is resized, None to leave them as they are.
+    """
 
     data: str = "mnist"
+    image_size: tuple[int, int] | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     device: str = "numpy"
@@ -169,6 +175,7 @@ class RunConfig:
         """The run that `to_json` described; a ConfigError where it is not one."""
         try:
             model, train = ModelConfig(**plain["model"]), TrainConfig(**plain["train"])
-            return RunConfig(str(plain["data"]), model, train, str(plain["device"]))
-        except (TypeError, KeyError, AttributeError) as error:
+            size = plain["image_size"]
+            return RunConfig(str(plain["data"]), size and (size[0], size[1]), model, train, str(plain["device"]))
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ConfigError(f"config.json does not describe a run of this version of tinyvae: {error}") from None

@@ -1,0 +1,8 @@
+"""python -m tinyvae: the command line.
+It knows nothing but where that is."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

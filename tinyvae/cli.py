@@ -1,0 +1,259 @@
+"""The command line: options in, calls out, errors as one line. It holds no logic.
+Nothing heavy is imported before a command is known, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import TinyvaeError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def integer(text: str) -> int:
+    """An option's integer."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """An option's number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Integers separated by commas."""
+    return tuple(integer(part) for part in text.split(","))
+
+
+def size(text: str) -> tuple[int, int]:
+    """One number or two: H or H,W."""
+    parts = integers(text)
+    if len(parts) > 2 or min(parts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 64 for 64×64, or 48,64 for height and width")
+    return parts[0], parts[-1]
+
+
+def build_parser() -> Parser:
+    """All commands and their options."""
+    parser = Parser(prog="tinyvae", description="Variational autoencoders for images, from scratch.")
+    parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    add_train(commands)
+    for name, text, add in (
+        ("evaluate", "figures of a run, as JSON on stdout", add_evaluate),
+        ("sample", "picture of new images", add_sample),
+        ("reconstruct", "picture of test images beside their reconstructions", add_picture),
+        ("interpolate", "picture of straight walks between test images' codes", add_picture),
+        ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
+        add(command)
+    check = commands.add_parser("gradcheck", help="check every op, layer and model against numerical gradients")
+    check.add_argument("--device", default="numpy", help="numpy (default)")
+    check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
+    commands.add_parser("info", help="versions, devices, threads, data found")
+    return parser
+
+
+def add_train(commands: Any) -> None:
+    """The options of `train`; one that is not given is left out, so that a resumed run keeps its own."""
+    text = "train a model; with no options the dense VAE on MNIST, 10 epochs"
+    train = commands.add_parser(
+        "train", help=text, description=text[0].upper() + text[1:] + ".", argument_default=argparse.SUPPRESS
+    )
+    option = train.add_argument
+    option("--model", metavar="NAME", help="ae, vae, conv-ae or conv-vae (default vae)")
+    option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
+    option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
+    option("--epochs", type=integer, metavar="N", help="passes over the training images (default 10)")
+    option("--batch-size", type=integer, metavar="N", help="images per step (default 128)")
+    option("--latent-dim", type=integer, metavar="N", help="latent variables (default 20)")
+    option(
+        "--hidden", type=integers, metavar="N[,N…]", help="widths of the hidden dense layers (default 400; conv 256)"
+    )
+    option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1)")
+    option("--warmup", type=integer, metavar="N", help="epochs over which that weight grows from 0 (default 0)")
+    option("--likelihood", metavar="NAME", help="bernoulli, gaussian or mse (default bernoulli)")
+    option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
+    option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
+    option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
+    option("--lr", type=number, metavar="X", help="learning rate (default 0.001)")
+    option("--schedule", metavar="NAME", help="constant, step or cosine learning rate (default constant)")
+    option("--clip", type=number, metavar="X", help="largest norm of the gradient, 0 for any (default 0)")
+    option("--validation", type=integer, metavar="N", help="training images held out for validation (default 0)")
+    option("--early-stop", type=integer, metavar="N", help="stop after N epochs without a better validation loss")
+    option("--device", metavar="NAME", help="numpy (default)")
+    option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
+    option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
+    option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")
+    option("--out", metavar="DIR", help="folder of the run (default runs/MODEL-DATA, numbered where taken)")
+    option("--save-every", type=integer, metavar="N", help="epochs between checkpoints (default 1)")
+    option("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    option("--check-finite", action="store_true", help="look for NaN after every step and name where it began")
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """The options of `evaluate`."""
+    command.add_argument(
+        "--samples", type=integer, default=100, metavar="K", help="importance samples per image (default 100)"
+    )
+    command.add_argument(
+        "--images", type=integer, default=1000, metavar="N", help="test images for the nll (default 1000)"
+    )
+
+
+def add_sample(command: argparse.ArgumentParser) -> None:
+    """The options of `sample`."""
+    command.add_argument("--count", type=integer, default=64, metavar="N", help="how many images (default 64)")
+    command.add_argument("--seed", type=integer, default=None, metavar="S", help="seed (default: a fresh one)")
+    add_picture(command)
+
+
+def add_picture(command: argparse.ArgumentParser) -> None:
+    """Where a picture goes."""
+    command.add_argument("--out", default=None, metavar="FILE", help="PNG file (default: in the run's folder)")
+
+
+def add_latent(command: argparse.ArgumentParser) -> None:
+    """The options of `latent`."""
+    command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def train(options: dict[str, Any]) -> None:
+    """tinyvae train"""
+    from pathlib import Path
+
+    out, resume = options.pop("out", None), options.pop("resume", False)
+    set_threads(options.pop("threads", None))
+    say(f"tinyvae {__version__}")
+    from .run import train_run
+
+    folder = train_run(options, Path(out) if out is not None else None, resume, say)
+    print(folder)
+
+
+def set_threads(threads: int | None) -> None:
+    """Must come before NumPy is imported: its BLAS reads these variables once."""
+    if threads is None:
+        return
+    from .config import THREAD_VARIABLES, require_int
+
+    require_int("threads", threads, 1)
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+
+
+def evaluate(options: dict[str, Any]) -> None:
+    """tinyvae evaluate"""
+    import json
+    from pathlib import Path
+
+    from .evaluate import full_report
+    from .run import open_run
+
+    run = open_run(Path(options["run"]))
+    report = full_report(run.model, run.data, options["samples"], options["images"], run.config.train.binarize, say)
+    print(json.dumps(report, indent=2))
+
+
+def picture(command: str) -> Callable[[dict[str, Any]], None]:
+    """tinyvae sample, reconstruct, interpolate, latent"""
+
+    def call(options: dict[str, Any]) -> None:
+        from pathlib import Path
+
+        from .run import draw
+
+        for path in draw(command, Path(options["run"]), options["out"], options.get("count"), options.get("seed")):
+            print(path)
+
+    return call
+
+
+def gradcheck(options: dict[str, Any]) -> None:
+    """tinyvae gradcheck"""
+    from .gradient_check import main_table
+
+    text, ok = main_table(options["device"], options["seed"])
+    print(text)
+    if not ok:
+        raise SystemExit(1)
+
+
+def info(options: dict[str, Any]) -> None:
+    """tinyvae info"""
+    from .run import describe_machine
+
+    print(describe_machine())
+
+
+COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "sample": picture("sample"),
+    "reconstruct": picture("reconstruct"),
+    "interpolate": picture("interpolate"),
+    "latent": picture("latent"),
+    "gradcheck": gradcheck,
+    "info": info,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0, 2 for wrong use (one line on stderr), 1 for a failure, 128 + n after signal n."""
+    parser = build_parser()
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command")
+    if command is None:
+        parser.print_help()
+        return 0
+    try:
+        COMMANDS[command](options)
+        return 0
+    except TinyvaeError as error:
+        return fail(command, str(error), error.exit_status)
+    except MemoryError as error:
+        return fail(command, f"not enough memory ({error}); try a smaller --batch-size or smaller images", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tinyvae evaluate RUN | head` is no error
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return fail(command, f"{where}{error.strerror or error}; checkpoints already written are intact", 1)
+    except KeyboardInterrupt:
+        return fail(command, "stopped", 130)
+
+
+def fail(command: str, message: str, status: int) -> int:
+    """One line on stderr, and the exit status."""
+    say(f"tinyvae {command}: error: " + " ".join(message.split()))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""A run directory: config.json, metrics.jsonl, checkpoints and pictures; made, taken up again and opened here.
+It knows which file is what; options come parsed, and pictures are drawn by plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__, checkpoint, datasets, plots, zoo
+from .config import THREAD_VARIABLES, ModelConfig, RunConfig, TrainConfig
+from .datasets import Dataset
+from .device import DEVICES
+from .errors import CheckpointError, ConfigError
+from .evaluate import fit_prior
+from .models import VAE, Model
+from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
+
+CONFIG = "config.json"
+MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape"}
+TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
+# what a resumed run may change without becoming another run
+FREE = {"epochs", "save_every", "check_finite", "early_stop"}
+
+
+@dataclass
+class Run:
+    """An opened run: its folder, configuration, trained model, data and log."""
+
+    path: Path
+    config: RunConfig
+    model: Model
+    data: Dataset
+    rows: list[dict[str, Any]]
+
+    @property
+    def trained_on(self) -> Any:
+        """The training images, for priors fitted to codes and for nearest neighbours."""
+        return self.data.train_images
+
+
+def configure(given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a new run from the options that were given; image_shape is set once the data is there."""
+    model = ModelConfig(**{k: v for k, v in given.items() if k in MODEL_OPTIONS})
+    train = TrainConfig(**{k: v for k, v in given.items() if k in TRAIN_OPTIONS})
+    rest = {k: given[k] for k in ("data", "image_size", "device") if k in given}
+    return RunConfig(model=model, train=train, **rest)
+
+
+def reconfigure(stored: RunConfig, given: Mapping[str, Any], out: Path) -> RunConfig:
+    """A stored configuration with the options that a resumed run may change; a ConfigError for any other change."""
+    flat = (
+        asdict(stored.model) | asdict(stored.train) | {k: getattr(stored, k) for k in ("data", "image_size", "device")}
+    )
+    for name, value in given.items():
+        before = tuple(flat[name]) if isinstance(flat[name], list) else flat[name]
+        if name not in FREE and value != before:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise ConfigError(f"{option}: the run in {out} was made with {before!r}; drop it, or start anew elsewhere")
+    train = replace(stored.train, **{k: v for k, v in given.items() if k in FREE})
+    return replace(stored, train=train)
+
+
+def read_config(out: Path) -> RunConfig:
+    """The configuration of the run in `out`."""
+    try:
+        return RunConfig.from_json(json.loads((out / CONFIG).read_text("utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{str(out)!r} holds no run ({CONFIG} is missing); make one with tinyvae train") from None
+    except NotADirectoryError:
+        raise ConfigError(f"{str(out)!r} is not a folder; name the folder of a run") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{out / CONFIG} is damaged ({error}); restore it, or train anew in another folder") from None
+
+
+def default_folder(config: RunConfig) -> Path:
+    """runs/MODEL-DATA, or with a number behind it where that is taken: nothing is overwritten."""
+    data = Path(config.data).stem if config.data not in datasets.NAMES else config.data
+    base = Path("runs") / f"{config.model.model}-{data}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Callable[[str], None]) -> Path:
+    """Trains a new run, or goes on with the one in `out`; then draws its pictures. Returns the folder."""
+    if resume:
+        if out is None:
+            raise ConfigError("--resume needs the folder of the run: add --out runs/vae-mnist")
+        config = reconfigure(read_config(out), given, out)
+        if not (out / CHECKPOINT).exists():
+            raise CheckpointError(f"{out / CHECKPOINT} is missing: nothing was saved yet; train anew in another folder")
+    else:
+        config = configure(given)
+        if out is not None and (out / CONFIG).exists():
+            raise ConfigError(f"--out {out} holds a run already; add --resume to go on, or name another folder")
+    data = datasets.load(config.data, image_size=config.image_size)
+    config = replace(config, model=replace(config.model, image_shape=data.image_shape))
+    model = zoo.from_config(config.model, config.device)
+    out = out or default_folder(config)
+    make_folder(out)
+    count = f"{len(data.train_images):,} training and {len(data.test_images):,} test images"
+    say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {config.device}")
+    if data.note and config.data not in ("mnist", "fashion-mnist"):
+        say(f"{config.data}: {data.note}")
+    trainer = Trainer(model, data, config.train, out, resume, progress=True)
+    write_json(out / CONFIG, config.to_json())
+    rows = trainer.run()
+    say(f"drawing pictures in {out}")
+    draw_pictures(Run(out, config, model, data, rows))
+    return out
+
+
+def open_run(path: Path, device: str | None = None) -> Run:
+    """The run in `path`: model loaded, data found, log read. Nothing in the folder is changed."""
+    config = read_config(path)
+    model = checkpoint.load(path / CHECKPOINT, device=device or config.device)
+    data = datasets.load(config.data, image_size=config.image_size)
+    if data.image_shape != model.image_shape:
+        raise ConfigError(
+            f"{config.data} holds {data.image_shape} images now, the run was trained on {model.image_shape}"
+        )
+    return Run(path, config, model, data, read_rows(path / METRICS))
+
+
+def prior_of(run: Run) -> tuple[Any, Any] | None:
+    """The prior to sample from: none but N(0, I) for a VAE, a Gaussian fitted to the codes for an AE."""
+    return None if isinstance(run.model, VAE) else fit_prior(run.model, run.trained_on)
+
+
+def draw_pictures(run: Run) -> list[Path]:
+    """Every picture of a finished run."""
+    folder, test = run.path, run.data.test_images
+    made = [
+        plots.loss_curves(run.rows, folder / "loss.png"),
+        plots.reconstructions(run.model, test, folder / "reconstructions.png"),
+        plots.samples(run.model, folder / "samples.png", seed=run.config.model.seed, prior=prior_of(run)),
+        plots.interpolations(run.model, test, folder / "interpolations.png"),
+        plots.latent_scatter(run.model, test, run.data.test_labels, folder / "latent.png"),
+    ]
+    if run.model.latent_dim >= 2:
+        made.append(plots.manifold(run.model, folder / "manifold.png"))
+    return made
+
+
+def draw(command: str, path: Path, out: str | None, count: int | None, seed: int | None) -> list[Path]:
+    """What the picture commands do: one run, one kind of picture, where to put it."""
+    run = open_run(path)
+    model, test = run.model, run.data.test_images
+    if command == "latent":
+        folder = path if out is None else Path(out)
+        make_folder(folder)
+        made = [plots.latent_scatter(model, test, run.data.test_labels, folder / "latent.png")]
+        return [*made, plots.manifold(model, folder / "manifold.png")] if model.latent_dim >= 2 else made
+    if command == "sample":
+        file = path / "samples.png" if out is None else Path(out)
+        return [plots.samples(model, file, n=count or 64, seed=seed, prior=prior_of(run))]
+    if command == "reconstruct":
+        return [plots.reconstructions(model, test, path / "reconstructions.png" if out is None else Path(out))]
+    return [plots.interpolations(model, test, path / "interpolations.png" if out is None else Path(out))]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically: the file is the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """The program, Python, and the packages it stands on."""
+    found = {"tinyvae": __version__, "python": sys.version.split()[0]}
+    for name in ("numpy", "numba", "matplotlib", "safetensors", "pillow", "tqdm"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe_machine() -> str:
+    """What `tinyvae info` prints: versions, devices, threads, caches, data."""
+    lines = [f"{name:<14}{value}" for name, value in versions().items()]
+    lines.append(f"{'devices':<14}{', '.join(DEVICES)}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limits = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    lines.append(f"{'threads':<14}{cores} cores{''.join(', ' + limit for limit in limits)}")
+    lines.append(f"{'caches':<14}none: this version compiles nothing")
+    for found in datasets.available():
+        lines.append(f"{found.name:<14}{'found: ' if found.found else 'missing: '}{found.where}")
+    return "\n".join(lines)
