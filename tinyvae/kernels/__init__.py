@@ -46,6 +46,9 @@ COUNTERS_IN = _in("counters", str(COUNTERS), dtype="uint64", draw="counters")
 RATES_IN = _in("rates", "8", dtype="float64", draw="positive")
 
 
+Pair = tuple[int, int]
+
+
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     """The length of a convolution's output along one axis: (size + 2·padding − kernel) // stride + 1."""
     return (size + 2 * padding - kernel) // stride + 1
@@ -70,17 +73,19 @@ def _rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | Non
     return None
 
 
-def _conv(B: int, H: int, W: int, C: int, F: int, kernel: int, stride: int, padding: int) -> dict[str, Any]:
+def _conv(B: int, H: int, W: int, C: int, F: int, kernel: Pair, stride: Pair, padding: Pair) -> dict[str, Any]:
     """Lengths and options of one convolution."""
+    OH, OW = (output_size(n, kernel[i], stride[i], padding[i]) for i, n in enumerate((H, W)))
     return {
-        "B": B, "H": H, "W": W, "C": C, "F": F, "KH": kernel, "KW": kernel,
-        "OH": output_size(H, kernel, stride, padding), "OW": output_size(W, kernel, stride, padding),
-        "stride": (stride, stride), "padding": (padding, padding), "act": RELU, "add": 0,
+        "B": B, "H": H, "W": W, "C": C, "F": F, "KH": kernel[0], "KW": kernel[1], "OH": OH, "OW": OW,
+        "stride": stride, "padding": padding, "act": RELU, "add": 0,
     }  # fmt: skip
 
 
-_CONVS = {"tiny": _conv(2, 3, 4, 1, 2, 2, 1, 0), "ragged": _conv(3, 9, 7, 3, 5, 3, 2, 1)}
-_CONVS["model"] = _conv(128, 28, 28, 1, 32, 4, 2, 1)
+# ragged: no two lengths alike, and the last row and column of x are never read
+_CONVS = {"tiny": _conv(2, 3, 4, 1, 2, (1, 2), (1, 1), (0, 0))}
+_CONVS["ragged"] = _conv(6, 10, 17, 5, 7, (4, 2), (3, 2), (1, 0))
+_CONVS["model"] = _conv(128, 28, 28, 1, 32, (4, 4), (2, 2), (1, 1))
 
 
 def _examples(tiny: dict, ragged: dict, model: dict, **options: Any) -> dict[str, dict[str, Any]]:
