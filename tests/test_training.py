@@ -74,8 +74,8 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, cut):
     # a run that is cut at an epoch must have the schedule of the whole one, so it is stopped and not shortened
     with pytest.raises(Interrupted):
         tinyvae.train(StopAt(build(), cut * 3), images(), out=tmp_path / "cut", **OPTIONS)
-    resumed = build(seed=99)  # other weights: everything must come from the checkpoint
-    resumed.seed = 3
+    resumed = build()
+    resumed.table.initialise(99)  # other weights: everything must come from the checkpoint
     rows = tinyvae.train(resumed, images(), out=tmp_path / "cut", resume=True, **OPTIONS)
     assert without_seconds(rows) == without_seconds(expected)
     assert without_seconds(read_rows(tmp_path / "cut" / "metrics.jsonl")) == without_seconds(expected)
@@ -114,10 +114,11 @@ def test_second_ctrl_c_stops_at_once():
 
     def loss_and_grad(player, batch):
         signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     model.loss_and_grad = loss_and_grad
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises((KeyboardInterrupt, Interrupted)):
+    with pytest.raises(KeyboardInterrupt):
         tinyvae.train(model, images())
     assert signal.getsignal(signal.SIGINT) is before
 
