@@ -4,6 +4,7 @@ It knows names, shapes and bytes, not epochs, logs or what a layer computes."""
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import stat
@@ -227,15 +228,11 @@ def _write_atomically(path: Path, pieces: list[bytes | memoryview]) -> None:
 
 def _remove_stale(target: Path) -> None:
     """Removes temporary files of processes that were killed while they saved to the same name."""
-    for stale in target.parent.glob(f".{_escape_glob(target.name)}.*.tmp"):
+    for stale in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         pid = stale.name[len(target.name) + 2 : -len(".tmp")]
         if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
             with suppress(OSError):
                 stale.unlink()
-
-
-def _escape_glob(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _is_running(pid: int) -> bool:
@@ -266,7 +263,7 @@ def _why_not_written(path: Path, target: Path, error: OSError) -> str:
 
 
 def _sync_folder(path: Path, folder: Path) -> None:
-    """The new name itself must reach the disk. Some file systems cannot sync a folder: nothing more can be done there."""
+    """The new name itself must reach the disk. Some file systems cannot sync a folder; so be it."""
     if os.name == "nt":
         return
     try:
@@ -327,7 +324,10 @@ def _why_not_read(path: Path, error: Exception) -> str:
         return f"{path} cannot be read: {again.strerror or again}; check the disk"
     if not head:
         return f"{path} is empty; {DAMAGED}"
-    if head == b"PK\x03\x04" or head[:1] == b"\x80":
+    pickled = (
+        head[0] == 0x80 and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and head[2:] != b"\0\0"
+    )  # no header's length
+    if pickled or head == b"PK\x03\x04":
         return f"{path} is a pickle or zip file, such as torch.save writes; tinyvae loads only what tinyvae saved"
     return f"{path} is damaged, cut short or not a safetensors file ({error}); {DAMAGED}"
 
@@ -391,7 +391,10 @@ def _require_fit(path: Path, metadata: dict[str, str], arrays: Mapping[str, np.n
     expected = {name: (buffer.dtype.name, tuple(buffer.shape)) for name, buffer in _buffers(model).items()}
     kinds = json.loads(metadata["optimizers"])
     if kinds:
-        if sorted(kinds) != sorted(p.name for p in model.players) or any(k not in MOMENTS for k in kinds.values()):
+        if (
+            sorted(kinds) != sorted(p.name for p in model.players)
+            or not set(map(str, kinds.values())) <= MOMENTS.keys()
+        ):
             raise CheckpointError(f"{path} holds optimisers {kinds} that this model does not have; {DAMAGED}")
         for _, _, name, full in _moment_names(model, kinds):
             expected[full] = expected[name]
