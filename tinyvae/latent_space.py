@@ -1,0 +1,162 @@
+"""The latent space as a place: units in use, a fitted prior, continuity between codes, completeness of the prior.
+It knows a model's public methods only; likelihoods are evaluate's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .config import require_int
+from .datasets import Dataset
+from .errors import DataError
+from .models import Model
+
+Prior = tuple[np.ndarray, np.ndarray]  # mean (latent,) and covariance (latent, latent)
+
+BLOCK_ROWS = 4096  # images held as floats at a time while distances are taken
+
+
+def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
+    """The latent space of a VAE or AE on a data set, ready for JSON; the test images are its codes.
+
+    latent_dim, active_units (None for a deterministic model, whose codes have no scale), code_std (standard deviation
+    of each dimension of z_mean), continuity, completeness, completeness_standard_normal (with N(0, I) as the prior; the
+    same number for a VAE, whose prior that is) and completeness_distance, the yardstick.
+    """
+    active = active_units(model, dataset.test_images) if "latent" in model.parts else None
+    report = {"latent_dim": model.latent_dim, "active_units": active}
+    return report | latent_figures(model, dataset.train_images, dataset.test_images, seed)
+
+
+def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """`latent_report` without what `evaluate` has already."""
+    smooth = continuity(model, test_images, seed=seed) if len(test_images) > 1 else np.nan
+    distance = neighbour_distance(train_images, test_images, seed=seed)
+    share = completeness(model, train_images, test_images, seed=seed, distance=distance)
+    standard = share
+    if "latent" not in model.parts:
+        identity = (np.zeros(model.latent_dim), np.eye(model.latent_dim))
+        standard = completeness(model, train_images, test_images, seed=seed, prior=identity, distance=distance)
+    return {
+        "code_std": [float(s) for s in model.encode(test_images)[0].std(axis=0, dtype=np.float64)],
+        "continuity": None if np.isnan(smooth) else smooth,
+        "completeness": share,
+        "completeness_standard_normal": standard,
+        "completeness_distance": distance,
+    }
+
+
+def active_units(model: Model, images: np.ndarray, threshold: float = 0.01) -> int:
+    """The number of latent dimensions u with Var_x(E_q[u|x]) > threshold, E_q[u|x] = z_mean.
+
+    Burda, Grosse & Salakhutdinov 2016, section 5.2. An unused dimension has z_mean ≈ 0 for every image.
+    """
+    codes = model.encode(images)[0]
+    return int((codes.var(axis=0, dtype=np.float64) > threshold).sum())
+
+
+def fit_prior(model: Model, images: np.ndarray) -> Prior:
+    """Mean (latent,) and covariance (latent, latent), float64, of the codes of `images`: a Gaussian to sample from.
+
+    What an autoencoder has instead of a prior; `model.sample(n, prior=fit_prior(model, images))`.
+    """
+    codes = model.encode(images)[0].astype(np.float64)
+    mean = codes.mean(axis=0)
+    centred = codes - mean
+    return mean, centred.T @ centred / len(codes)
+
+
+def continuity(model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0) -> float:
+    """Mean of ‖z − encode(decode(z))‖ / s over points z on straight segments between codes; 0 is perfect.
+
+    s² = Σ_latent of the codes' variance, so 1 is the typical distance of a code from the centre: a decoded point that
+    comes back as some other image's code. Between the codes of an autoencoder lie places that no image maps to, and
+    what is decoded there is encoded elsewhere. `pairs` seeded pairs of different images (as many as there are images
+    at most), `steps` points on each, ends included. NaN where all images have one code.
+    """
+    require_int("pairs", pairs, 1)
+    require_int("steps", steps, 2, ", as both ends are included")
+    codes = model.encode(images)[0].astype(np.float64)
+    if len(codes) < 2:
+        raise DataError("continuity needs at least two images, to join their codes")
+    scale = np.sqrt(codes.var(axis=0).sum())
+    if scale == 0:
+        return float("nan")
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(codes))
+    a, b = codes[order[:pairs], None], codes[np.roll(order, -1)[:pairs], None]
+    t = np.linspace(0, 1, steps)[:, None]
+    z = ((1 - t) * a + t * b).reshape(-1, codes.shape[1])  # (pairs·steps, latent)
+    back = model.encode(model.decode(z))[0]
+    return float(np.sqrt(np.square(z - back).sum(axis=1)).mean() / scale)
+
+
+def completeness(
+    model: Model,
+    train_images: np.ndarray,
+    test_images: np.ndarray,
+    samples: int = 1000,
+    seed: int = 0,
+    prior: Prior | None = None,
+    distance: float | None = None,
+) -> float:
+    """The share of prior samples, decoded, that have a training image nearer than `distance`; 1 is perfect.
+
+    distance: None for `neighbour_distance`, so that about 95 % of new true images pass. Distances are Euclidean, pixels
+    in [0, 1], to all training images. prior: mean and covariance; None for the model's own, which is N(0, I), or for a
+    deterministic model the Gaussian fitted to the codes of the training images.
+    A blurred image lies nearer to others than a sharp one, and an almost empty one nearer still: this figure finds
+    samples that are like no image, not samples that are too much alike.
+    """
+    require_int("samples", samples, 1)
+    if distance is None:
+        distance = neighbour_distance(train_images, test_images, seed=seed)
+    if prior is None and "latent" not in model.parts:
+        prior = fit_prior(model, train_images)
+    found, _ = nearest(model.sample(samples, seed, prior), train_images)
+    return float((found < distance).mean())
+
+
+def neighbour_distance(
+    train_images: np.ndarray, test_images: np.ndarray, quantile: float = 0.95, limit: int = 1000, seed: int = 0
+) -> float:
+    """The distance within which a share `quantile` of the test images has a training image.
+
+    Of more than `limit` test images a seeded choice is taken: ten thousand would take ten times as long.
+    """
+    if len(test_images) > limit:
+        test_images = test_images[np.random.Generator(np.random.Philox(seed)).permutation(len(test_images))[:limit]]
+    return float(np.quantile(nearest(test_images, train_images)[0], quantile))
+
+
+def nearest(images: np.ndarray, train_images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The Euclidean distance (N,) from each image to its nearest training image, and that image's place (N,).
+
+    ‖a − b‖² = ‖a‖² + ‖b‖² − 2 a·b finds the neighbour by blocked products in float32; the distance is then taken
+    directly, as the difference of large squares would spoil small ones.
+    """
+    a = _as_rows(images)
+    if a.shape[1] != int(np.prod(train_images.shape[1:])):
+        raise DataError(f"images of {a.shape[1]} values cannot be compared with training images {train_images.shape}")
+    best, place = np.full(len(a), np.inf, np.float32), np.zeros(len(a), np.int64)
+    for start in range(0, len(train_images), BLOCK_ROWS):
+        b = _as_rows(train_images[start : start + BLOCK_ROWS])
+        squared = a @ b.T  # (N, block)
+        squared *= -2
+        squared += np.einsum("ij,ij->i", b, b)  # ‖a‖² is the same for all b: not needed to find the least
+        column = squared.argmin(axis=1)
+        least = squared[np.arange(len(a)), column]
+        closer = least < best
+        best[closer], place[closer] = least[closer], start + column[closer]
+    distance = np.empty(len(a))
+    for start in range(0, len(a), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        difference = a[rows].astype(np.float64) - _as_rows(train_images[place[rows]])
+        distance[rows] = np.sqrt(np.square(difference).sum(axis=1))
+    return distance, place
+
+
+def _as_rows(images: np.ndarray) -> np.ndarray:
+    """(N, pixels) float32 in [0, 1]."""
+    scale = np.float32(255 if images.dtype == np.uint8 else 1)
+    return images.reshape(len(images), -1).astype(np.float32) / scale
