@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..clock import COUNTERS
+from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..errors import KernelError
 from . import reference
 from .op import Arg, Op
@@ -70,6 +70,21 @@ def _conv_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | Non
 def _rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
     if dims["B"] < 1 or dims["R"] % dims["B"]:
         return f"the number of rows R = {dims['R']} must be a multiple of the number of images B = {dims['B']}"
+    return None
+
+
+def _order_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    if dims["B"] > dims["M"]:
+        return f"x has {dims['B']} rows, order only {dims['M']}; a batch is a stretch of the order"
+    return None
+
+
+def _tick_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    players, rest = divmod(dims["plan"] - PLAN_HEAD, PLAN)
+    if players < 0 or rest:
+        return f"plan must have {PLAN_HEAD} + {PLAN}·players elements, got {dims['plan']}"
+    if dims["rates"] < players * RATES:
+        return f"rates must have {RATES}·players + latent elements, at least {players * RATES}, got {dims['rates']}"
     return None
 
 
@@ -202,8 +217,8 @@ _TABLE = (
     ),
     Op(
         "gaussian_nll",
-        (_in("mean", "R", "P"), _in("x", "B", "P", draw="unit"), _option("sigma", "positive"),
-         _in("row_scale", "R", draw="positive"), _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
+        (_in("mean", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
+         _option("sigma", "positive"), _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
         _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=_rows_rule,
     ),
     Op(
@@ -237,7 +252,7 @@ _TABLE = (
          _inout("counters", str(COUNTERS), dtype="uint64", draw="counters"),
          _inout("rates", "rates", dtype="float64", draw="positive")),
         {label: {"plan": 13, "rates": 8 + latent} for label, latent in (("tiny", 0), ("ragged", 3), ("model", 20))},
-        lambda dims: 20.0, 4,
+        lambda dims: 20.0, 4, rule=_tick_rule,
     ),
     Op(
         "philox_bits", (COUNTERS_IN, _option("stream"), _out("out", "R", "width", dtype="uint32")),
@@ -256,11 +271,14 @@ _TABLE = (
         (_in("p", "R", "width", draw="unit"), COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
         _random(stream=16), _per("R", "width", cost=27), 0,
     ),
-    Op("gather", (*_IMAGES, COUNTERS_IN, _option("scale"), _out("x", "B", "P")), _batches(), _per("B", "P"), 1),
+    Op(
+        "gather", (*_IMAGES, COUNTERS_IN, _option("scale"), _out("x", "B", "P")),
+        _batches(), _per("B", "P"), 1, rule=_order_rule,
+    ),
     Op(
         "gather_binary",
         (*_IMAGES, COUNTERS_IN, _option("scale"), _option("stream"), _option("dynamic", "flag"), _out("x", "B", "P")),
-        _batches(stream=2, dynamic=1), _per("B", "P", cost=28), 0,
+        _batches(stream=2, dynamic=1), _per("B", "P", cost=28), 0, rule=_order_rule,
     ),
 )  # fmt: skip
 

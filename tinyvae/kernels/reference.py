@@ -258,11 +258,11 @@ def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
         grad_logits *= row_scale[:, None]
 
 
-def gaussian_nll(mean, x, sigma, row_scale, nll, grad_mean):
+def gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean):
     """nll = Σ_P (x − mean)² / (2 sigma²) + log sigma + ½ log 2π, grad_mean = row_scale · (mean − x) / sigma².
 
     With sigma = 1 that is half the squared error plus a constant: MSE training is this likelihood.
-    mean: (R, P). x: (B, P), row r belongs to image r // k. sigma: a positive number. row_scale, nll: (R,).
+    mean: (R, P). x: (B, P), row r belongs to image r // k. row_scale, nll: (R,). sigma: a positive number.
     grad_mean: (R, P), or (0, P) where no gradient is wanted.
     """
     R, P = mean.shape

@@ -36,7 +36,7 @@ class Likelihood(Layer):
         raise NotImplementedError
 
     def options(self) -> tuple[float, ...]:
-        """The op's options after its two inputs."""
+        """The op's options, after its inputs."""
         return ()
 
     def mean(self, outputs: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ class LikelihoodTwin(Twin):
     def forward(self, *xs: Any) -> Any:
         outputs, x = xs
         outputs, x = outputs.reshape(self.rows, self.n_outputs), x.reshape(self.images, self.pixels)
-        self.score(outputs, x, *self.options, self.row_scale, self.nll, self.grad)
+        self.score(outputs, x, self.row_scale, *self.options, self.nll, self.grad)
         return self.nll
 
     def backward(self, grad_y: Any) -> Any:
