@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyvae.datasets import load, write_idx
+from tinyvae.datasets.array_files import _read_array
 from tinyvae.datasets.mnist_files import PARTS
 from tinyvae.errors import ConfigError, DataError
 
@@ -89,6 +90,17 @@ class TestNpz:
         np.savez(tmp_path / "set.npz", images=IMAGES.astype(float))
         with pytest.raises(DataError, match=r"set\.npz: images has values from .*divide by 255"):
             load(tmp_path / "set.npz")
+
+    def test_a_file_that_names_itself_is_not_named_twice(self, tmp_path):
+        (tmp_path / "mine").write_bytes(b"not idx at all")
+        with pytest.raises(DataError) as caught:
+            load(tmp_path / "mine")
+        assert str(caught.value).count(str(tmp_path)) == 1
+
+    def test_a_file_that_shrinks_while_it_is_read(self):
+        member = npy_bytes(IMAGES)
+        with pytest.raises(DataError, match="set is truncated, 599 of 600 bytes are there"):
+            _read_array(io.BytesIO(member[:-1]), len(member), "set")
 
     @pytest.mark.parametrize("data", [b"", b"nothing of the kind", b"PK\3\4" + bytes(40)])
     def test_not_an_npz(self, tmp_path, data):

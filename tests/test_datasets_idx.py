@@ -172,6 +172,10 @@ class TestDamage:
     def test_dimensions_beyond_the_file(self, tmp_path, wrap):
         refused(tmp_path, wrap(header(1 << 15, 1 << 15, 8) + bytes(64)), "truncated, the IDX header promises .*8589934")
 
+    def test_huge_promises_are_refused_before_reading(self, tmp_path, wrap):
+        message = "promises a file of 1000007 bytes and it has" if wrap is bytes else "gzip cannot hold that many"
+        refused(tmp_path, wrap(header(999_999) + bytes(64)), message)
+
     def test_the_bound_is_an_argument(self, tmp_path, wrap):
         path = tmp_path / "a"
         path.write_bytes(wrap(SMALL))

@@ -127,20 +127,20 @@ class _Source:
         self.path = path
         try:
             status = path.stat()
-            # Asked before opening: opening a named pipe would wait for ever.
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                raise DataError(f"{path}: is {kind} where an IDX file is needed")
-            self.file: BinaryIO = path.open("rb")
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            if isinstance(error, DataError):
-                raise
             cause = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
             raise DataError(f"{path}: {cause}") from error
         self.size = status.st_size
+        # Asked before opening: opening a named pipe would wait for ever.
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise DataError(f"{path}: is {kind} where an IDX file is needed")
         if self.size == 0:
-            self.file.close()
             raise DataError(f"{path}: the file is empty; fetch it again")
+        try:
+            self.file: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
         is_gzip = self.file.read(2) == GZIP_MAGIC
         self.file.seek(0)
         self.inflater = zlib.decompressobj(wbits=31) if is_gzip else None
