@@ -1,5 +1,5 @@
 """The exact likelihood proof: a linear VAE is probabilistic PCA, whose likelihood has a closed form.
-Tipping & Bishop 1999; that the bound becomes tight at the optimum is from Lucas et al. 2019 ("Don't Blame the ELBO!")."""
+Tipping & Bishop 1999; that its bound becomes tight: Lucas, Tucker, Grosse & Norouzi 2019, "Don't Blame the ELBO!"."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,10 @@ EPOCHS = 30
 
 @dataclass
 class Trained:
-    """The converged model, and its parameters after two epochs, when q(z|x) is still far from the posterior."""
+    """The converged model and its training images."""
 
     model: VAE
     images: np.ndarray
-    early: np.ndarray
 
 
 def draw(rng: np.random.Generator, basis: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -46,14 +45,11 @@ def trained():
     model = VAE(encoder, decoder, LATENT, (1, D, 1), Gaussian(SIGMA), dtype="float64", seed=1)
     feed = Feed(model, images)
     step = Step(model, feed, TrainConfig(epochs=EPOCHS, batch_size=250, lr=0.03, schedule="cosine"))
-    early = None
     for epoch in range(EPOCHS):
         feed.shuffle(0, epoch)
         for _ in range(step.per_epoch):
             step.run()
-        if epoch == 1:
-            early = model.table.values.copy()
-    return Trained(model, images, early)
+    return Trained(model, images)
 
 
 def decoder_of(model):
@@ -105,23 +101,25 @@ def test_active_units_are_the_eigenvalues_above_the_noise(trained):
     assert active_units(trained.model, trained.images) == 3
 
 
-@pytest.mark.parametrize("when", ["converged", "early"])
-def test_importance_sampled_nll_is_exact(trained, when):
-    """Paired with the exact value of each image, against the estimate's own error; also where q(z|x) is wrong."""
+@pytest.mark.parametrize("off", [0.0, 0.3])
+def test_importance_sampled_nll_is_exact(trained, off):
+    """Paired with the exact value of each image, against the estimate's own error; also where q(z|x) is far off.
+
+    off: added to z_mean and z_log_sigma, whatever the image. A q that is too wide keeps the weights bounded.
+    """
     model, images = trained.model, trained.images[:1000]
-    final = model.table.values.copy()
-    if when == "early":
-        model.table.values[...] = trained.early
+    bias = model.table.view("encoder.dense1.bias")
+    bias += off
     try:
-        estimate = importance_sampling(model, images, 500)
-        difference = estimate.nll - exact_nll(model, images)
-        gap = (estimate.neg_elbo - estimate.nll).mean()
+        estimate = importance_sampling(model, images, 1000)
     finally:
-        model.table.values[...] = final
+        bias -= off
+    difference = estimate.nll - exact_nll(model, images)
     assert abs(difference.mean()) < 3 * difference.std(ddof=1) / np.sqrt(len(images))
     assert abs(difference.mean()) < 3 * estimate.mean_mc_error()
-    np.testing.assert_allclose(difference.std(), np.sqrt(np.square(estimate.mc_error).mean()), rtol=0.15)
-    assert gap > 0.2 if when == "early" else gap < 0.05  # early, the bound alone would be far off
+    np.testing.assert_allclose(difference.std(), np.sqrt(np.square(estimate.mc_error).mean()), rtol=0.1)
+    gap = (estimate.neg_elbo - estimate.nll).mean()
+    assert gap > 0.5 if off else gap < 0.05  # where q is off, the bound alone would be half a nat wrong
 
 
 def test_reported_standard_error_holds_for_other_images(trained):
