@@ -21,8 +21,8 @@ def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, An
     """The latent space of a VAE or AE on a data set, ready for JSON; the test images are its codes.
 
     latent_dim, active_units (None for a deterministic model, whose codes have no scale), code_std (standard deviation
-    of each dimension of z_mean), continuity, completeness, completeness_standard_normal (with N(0, I) as the prior; the
-    same number for a VAE, whose prior that is) and completeness_distance, the yardstick.
+    of each dimension of z_mean), continuity, continuity_profile, completeness, completeness_standard_normal (with
+    N(0, I) as the prior; the same number for a VAE, whose prior that is) and completeness_distance, the yardstick.
     """
     active = active_units(model, dataset.test_images) if "latent" in model.parts else None
     report = {"latent_dim": model.latent_dim, "active_units": active}
@@ -31,7 +31,8 @@ def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, An
 
 def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """`latent_report` without what `evaluate` has already."""
-    smooth = continuity(model, test_images, seed=seed) if len(test_images) > 1 else np.nan
+    profile = continuity_profile(model, test_images, seed=seed) if len(test_images) > 1 else np.array([np.nan])
+    missing = bool(np.isnan(profile).any())
     distance = neighbour_distance(train_images, test_images, seed=seed)
     share = completeness(model, train_images, test_images, seed=seed, distance=distance)
     standard = share
@@ -40,7 +41,8 @@ def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarr
         standard = completeness(model, train_images, test_images, seed=seed, prior=identity, distance=distance)
     return {
         "code_std": [float(s) for s in model.encode(test_images)[0].std(axis=0, dtype=np.float64)],
-        "continuity": None if np.isnan(smooth) else smooth,
+        "continuity": None if missing else float(profile.mean()),
+        "continuity_profile": None if missing else [float(v) for v in profile],
         "completeness": share,
         "completeness_standard_normal": standard,
         "completeness_distance": distance,
@@ -71,9 +73,20 @@ def continuity(model: Model, images: np.ndarray, pairs: int = 500, steps: int = 
     """Mean of ‖z − encode(decode(z))‖ / s over points z on straight segments between codes; 0 is perfect.
 
     s² = Σ_latent of the codes' variance, so 1 is the typical distance of a code from the centre: a decoded point that
-    comes back as some other image's code. Between the codes of an autoencoder lie places that no image maps to, and
-    what is decoded there is encoded elsewhere. `pairs` seeded pairs of different images (as many as there are images
-    at most), `steps` points on each, ends included. NaN where all images have one code.
+    comes back as some other image's code. `pairs` seeded pairs of different images (as many as there are images at
+    most), `steps` points on each, ends included. NaN where all images have one code.
+    """
+    return float(continuity_profile(model, images, pairs, steps, seed).mean())
+
+
+def continuity_profile(
+    model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0
+) -> np.ndarray:
+    """`continuity` (steps,) by the place on the segment, from one code to the other.
+
+    The ends show how exactly codes come back at all, which costs a VAE more, as its decoder has to work with noise. The
+    rise towards the middle shows what lies between codes: in an autoencoder places that no image maps to, and what is
+    decoded there is encoded elsewhere.
     """
     require_int("pairs", pairs, 1)
     require_int("steps", steps, 2, ", as both ends are included")
@@ -82,13 +95,13 @@ def continuity(model: Model, images: np.ndarray, pairs: int = 500, steps: int = 
         raise DataError("continuity needs at least two images, to join their codes")
     scale = np.sqrt(codes.var(axis=0).sum())
     if scale == 0:
-        return float("nan")
+        return np.full(steps, np.nan)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(codes))
     a, b = codes[order[:pairs], None], codes[np.roll(order, -1)[:pairs], None]
     t = np.linspace(0, 1, steps)[:, None]
     z = ((1 - t) * a + t * b).reshape(-1, codes.shape[1])  # (pairs·steps, latent)
     back = model.encode(model.decode(z))[0]
-    return float(np.sqrt(np.square(z - back).sum(axis=1)).mean() / scale)
+    return np.sqrt(np.square(z - back).sum(axis=1)).reshape(-1, steps).mean(axis=0) / scale
 
 
 def completeness(
