@@ -13,6 +13,7 @@ import textwrap
 import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -249,8 +250,17 @@ def test_the_file_is_what_safetensors_reads(tmp_path):
     assert metadata["version"] == "1"
     assert metadata["dtype"] == "float64"
     assert json.loads(metadata["config"])["hidden"] == [7]
-    length = int.from_bytes(path.read_bytes()[:8], "little")
-    assert length % 8 == 0
+
+
+def test_every_tensor_is_aligned_in_the_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = zoo.build("vae", (3, 3, 1), 1, (2,))  # 57 parameters, so what follows them would be misaligned
+    save(model, path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    for name, tensor in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            assert (8 + length + tensor["data_offsets"][0]) % (int(tensor["dtype"][1:]) // 8) == 0
 
 
 def test_read_info_reads_the_header_alone(tmp_path):
@@ -476,6 +486,7 @@ BYTES = {
     "header of 2^63": (lying_length(lambda size: 2**63), "damaged, cut short"),
     "header of 2^64 - 1": (lying_length(lambda size: 2**64 - 1), "damaged, cut short"),
     "header of none": (lying_length(lambda size: 0), "damaged, cut short"),
+    "a length that begins like a pickle": (lying_length(lambda size: 0x0480), "damaged, cut short"),
     "a byte too many": (lambda data: data + b"\0", "damaged, cut short"),
     "nested bomb": (lambda data: with_header(b'{"a":' * 200_000), "damaged, cut short"),
     "bracket bomb": (lambda data: with_header(b"[" * 1_000_000), "damaged, cut short"),
@@ -540,7 +551,8 @@ def test_folders_missing_files_and_pipes_are_refused(tmp_path, saved, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(checkpoint, "safe_open", denied)
-    refused(tmp_path / "file", run, "permission denied")
+    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    refused(tmp_path / "file", run, "Permission denied; check its permissions")
 
 
 def test_a_file_cut_at_any_byte_is_refused(tmp_path, saved):
@@ -807,8 +819,17 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(old):
     assert sorted(os.listdir(path.parent)) == sorted([path.name, *others])
 
 
+def test_threads_that_save_to_one_name_do_not_disturb_each_other(tmp_path):
+    path, models = tmp_path / "a.safetensors", [tiny(seed=i) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: save(models[i % 4], path, extra={"seed": i % 4}), range(24)))
+    assert load(path).seed == read_info(path)["extra"]["seed"]
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_names_with_odd_letters(tmp_path):
     for name in ("a b", "[a]*?", "ü.safetensors", "{x}", "-"):
+        (tmp_path / f".{name}.{2**70}.tmp").write_bytes(b"left by a killed process")
         save(tiny(), tmp_path / name)
         load(str(tmp_path / name))
     assert len(os.listdir(tmp_path)) == 5

@@ -193,7 +193,7 @@ def _serialise(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) ->
     Wide dtypes come first and the header is filled up with spaces to 8 bytes, so that each tensor is aligned.
     """
     codes = {dtype: code for code, dtype in CODES.items()}
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     order, end = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)), 0
     for name in order:
         array = arrays[name]
@@ -230,7 +230,7 @@ def _remove_stale(target: Path) -> None:
     """Removes temporary files of processes that were killed while they saved to the same name."""
     for stale in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         pid = stale.name[len(target.name) + 2 : -len(".tmp")]
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+        if pid.isdecimal() and not _is_running(int(pid)):
             with suppress(OSError):
                 stale.unlink()
 
@@ -315,13 +315,11 @@ def _require_file(path: Path) -> None:
 
 
 def _why_not_read(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"{path} cannot be read: permission denied; change its permissions"
     try:
         with open(path, "rb") as file:
             head = file.read(4)
     except OSError as again:
-        return f"{path} cannot be read: {again.strerror or again}; check the disk"
+        return f"{path} cannot be read: {again.strerror or again}; check its permissions and the disk"
     if not head:
         return f"{path} is empty; {DAMAGED}"
     pickled = (
