@@ -7,6 +7,7 @@ import errno
 import glob
 import json
 import os
+import re
 import stat
 import threading
 import zlib
@@ -39,6 +40,7 @@ PathLike = str | os.PathLike[str]
 SAME = ("class", "dtype", "image_shape", "latent_dim", "likelihood")
 PARSED = {"image_shape": list, "latent_dim": int, "config": dict | None, "optimizers": dict, "extra": dict}
 
+FOREIGN = re.compile(rb"PK\x03\x04|\x80[\x02-\x05](?!\x00\x00)")  # a zip; a pickle, and not a header's length
 DAMAGED = "use another copy of the file, or train again"
 _saving = threading.Lock()  # threads of a process share the name of the temporary file
 
@@ -322,10 +324,7 @@ def _why_not_read(path: Path, error: Exception) -> str:
         return f"{path} cannot be read: {again.strerror or again}; check its permissions and the disk"
     if not head:
         return f"{path} is empty; {DAMAGED}"
-    pickled = (
-        head[0] == 0x80 and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and head[2:] != b"\0\0"
-    )  # no header's length
-    if pickled or head == b"PK\x03\x04":
+    if FOREIGN.match(head):
         return f"{path} is a pickle or zip file, such as torch.save writes; tinyvae loads only what tinyvae saved"
     return f"{path} is damaged, cut short or not a safetensors file ({error}); {DAMAGED}"
 
@@ -379,36 +378,36 @@ def _require_plausible(config: ModelConfig, size: int) -> None:
 
 
 def _require_fit(path: Path, metadata: dict[str, str], arrays: Mapping[str, np.ndarray], model: Model) -> None:
-    """A CheckpointError unless the file holds exactly this model's tensors, undamaged."""
-    ours = _describe(model, None, None)
+    """A CheckpointError unless the file holds exactly this model's tensors, undamaged. The checksum comes last, so
+    that a file of another model is called that."""
+    ours, built = _describe(model, None, None), "build it like the saved one"
     for key in SAME:
         if metadata[key] != ours[key]:
-            raise CheckpointError(
-                f"{path} holds a model of {key} {metadata[key]}, this one has {ours[key]}; build it like the saved one"
-            )
-    expected = {name: (buffer.dtype.name, tuple(buffer.shape)) for name, buffer in _buffers(model).items()}
-    kinds = json.loads(metadata["optimizers"])
-    if kinds:
-        if (
-            sorted(kinds) != sorted(p.name for p in model.players)
-            or not set(map(str, kinds.values())) <= MOMENTS.keys()
-        ):
-            raise CheckpointError(f"{path} holds optimisers {kinds} that this model does not have; {DAMAGED}")
-        for _, _, name, full in _moment_names(model, kinds):
-            expected[full] = expected[name]
+            raise CheckpointError(f"{path} holds a model of {key} {metadata[key]}, this one has {ours[key]}; {built}")
+    expected = _expected(path, json.loads(metadata["optimizers"]), model)
     for name in sorted(expected.keys() | arrays.keys()):
         if name not in arrays:
-            raise CheckpointError(f"{path} lacks the tensor {name!r} of this model; build it like the saved one")
+            raise CheckpointError(f"{path} lacks the tensor {name!r} of this model; {built}")
         if name not in expected:
-            raise CheckpointError(f"{path} holds a tensor {name!r} that this model lacks; build it like the saved one")
-        found = arrays[name].dtype.name, arrays[name].shape
-        if found != expected[name]:
+            raise CheckpointError(f"{path} holds a tensor {name!r} that this model lacks; {built}")
+        (dtype, shape), (our_dtype, our_shape) = (arrays[name].dtype.name, arrays[name].shape), expected[name]
+        if (dtype, shape) != (our_dtype, our_shape):
             raise CheckpointError(
-                f"{path}: tensor {name!r} is {found[0]} {found[1]}, but this model has {expected[name][0]} "
-                f"{expected[name][1]}; build it like the saved one"
+                f"{path}: tensor {name!r} is {dtype} {shape}, but this model has {our_dtype} {our_shape}; {built}"
             )
     if metadata["checksum"] != _checksum(metadata, arrays):
         raise CheckpointError(f"{path} is damaged: its contents do not match their checksum; {DAMAGED}")
+
+
+def _expected(path: Path, kinds: dict[str, Any], model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name → (dtype, shape) of every tensor that the file must hold, given its optimisers ({} for none)."""
+    expected = {name: (buffer.dtype.name, tuple(buffer.shape)) for name, buffer in _buffers(model).items()}
+    if not kinds:
+        return expected
+    players = sorted(player.name for player in model.players)
+    if sorted(kinds) != players or not set(map(str, kinds.values())) <= MOMENTS.keys():
+        raise CheckpointError(f"{path} holds optimisers {kinds} that this model does not have; {DAMAGED}")
+    return expected | {full: expected[name] for _, _, name, full in _moment_names(model, kinds)}
 
 
 def _apply(model: Model, buffers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
