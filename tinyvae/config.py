@@ -36,6 +36,13 @@ def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, choices))}")
 
 
+def require_seed(value: Any) -> None:
+    """A ConfigError unless `value` is a key of Philox: an integer of 64 bits."""
+    require_int("seed", value, 0)
+    if value >= 2**64:
+        raise ConfigError(f"seed={value} must be below 2**64")
+
+
 @dataclass(frozen=True)
 class Adam:
     """Options of Adam (Kingma & Ba 2014): learning rate, decay rates of the two moments, and eps."""
@@ -96,8 +103,11 @@ class ModelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list):
+                raise ConfigError(f"{name}={value!r} must be several integers, such as {example}")
+            object.__setattr__(self, name, tuple(value))
         if len(self.image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in self.image_shape):
             raise ConfigError(f"image_shape={self.image_shape!r} must be three positive integers (H, W, C)")
         require_int("latent_dim", self.latent_dim, 1, ", the number of latent variables")
@@ -105,9 +115,7 @@ class ModelConfig:
             require_int("hidden", width, 1, " each, the widths of the hidden layers")
         require_number("sigma", self.sigma, 0, open_=True)
         require_choice("dtype", self.dtype, DTYPES)
-        require_int("seed", self.seed, 0)
-        if self.seed >= 2**64:
-            raise ConfigError(f"seed={self.seed} must be below 2**64")
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True)

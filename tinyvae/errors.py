@@ -1,6 +1,8 @@
 """What tinyvae says when it cannot go on: one sentence with the argument, the value and the fix.
 It knows nothing of what failed; the command line prints the sentence and picks the exit status."""
 
+from __future__ import annotations
+
 
 class TinyvaeError(Exception):
     """Base of all errors that tinyvae raises on purpose. `exit_status` is what the command line returns."""
@@ -18,6 +20,14 @@ class ShapeError(TinyvaeError, ValueError):
     """Layers or arrays that do not fit together, named with what was expected and what was given."""
 
     exit_status = 2
+    path: tuple[str, ...] = ()  # the containers, outermost first, and the layer
+
+    def within(self, name: str) -> ShapeError:
+        """The same complaint as the container sees it: "decoder.dense2: Dense(4, 6): expected …"."""
+        sentence = str(self).removeprefix(".".join(self.path) + ": ")
+        error = ShapeError(f"{'.'.join((name, *self.path))}: {sentence}")
+        error.path = (name, *self.path)
+        return error
 
 
 class DataError(TinyvaeError, ValueError):

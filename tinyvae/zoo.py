@@ -91,7 +91,7 @@ ZOO: dict[str, Entry] = {
 
 def build(
     name: str = "vae",
-    image_shape: Shape = (28, 28, 1),
+    image_shape: tuple[int, int, int] = (28, 28, 1),
     latent_dim: int = 20,
     hidden: tuple[int, ...] = (),
     likelihood: str = "bernoulli",
@@ -101,9 +101,7 @@ def build(
     seed: int = 0,
 ) -> Model:
     """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default."""
-    require_choice("model", name, tuple(ZOO))
-    H, W, C = tuple(image_shape) if len(image_shape) == 3 else (0, 0, 0)
-    return from_config(ModelConfig(name, (H, W, C), latent_dim, hidden, likelihood, sigma, dtype, seed), device)
+    return from_config(ModelConfig(name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed), device)
 
 
 def from_config(config: ModelConfig, device: str = "numpy") -> Model:

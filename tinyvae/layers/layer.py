@@ -156,7 +156,7 @@ class Sequential(Layer):
             try:
                 shape = layer.declare(shape)
             except ShapeError as error:
-                raise ShapeError(f"{name}.{error}" if "." in str(error).split(":")[0] else f"{name}: {error}") from None
+                raise error.within(name) from None
         return shape
 
     def bind(self, site: Site) -> Twin:

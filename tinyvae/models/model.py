@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..clock import COUNTERS, SEED, Clock, Stream
-from ..config import Adam, ModelConfig, Optimizer
+from ..config import DTYPES, Adam, ModelConfig, Optimizer, require_choice, require_seed
 from ..device import open_device
 from ..errors import ConfigError, DataError, ShapeError
 from ..layers import Layer, Likelihood, Shape, Site
@@ -59,6 +59,8 @@ class Model:
         seed: int = 0,
         config: ModelConfig | None = None,
     ) -> None:
+        require_choice("dtype", dtype, DTYPES)
+        require_seed(seed)
         self.parts, self.players, self.config = dict(parts), players, config
         self.image_shape, self.latent_dim, self.seed = tuple(image_shape), latent_dim, seed
         self.device = open_device(device)
@@ -88,7 +90,7 @@ class Model:
             try:
                 shape = part.declare(shape, self.image_shape) if name == "likelihood" else part.declare(shape)
             except ShapeError as error:
-                raise ShapeError(f"{name}: {error}") from None
+                raise error.within(name) from None
             if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
                 raise ShapeError(f"encoder: expected outputs ({self.latent_dim},), the codes, got {shape}")
 
@@ -155,10 +157,13 @@ class Model:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The likelihood's mean image (N, H, W, C) for codes z (N, latent)."""
-        z = np.asarray(z)
+        z = _as_array("z", z)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise DataError(f"z must be (N, {self.latent_dim}), got shape {z.shape}; use z[None] for a single code")
-        return self.likelihood.mean(self._apply("decoder", z.astype(self.dtype))).reshape(-1, *self.image_shape)
+        if z.dtype.kind not in "fiu":
+            raise DataError(f"z has dtype {z.dtype}; use floats")
+        z = self._as_floats("z", z)
+        return self.likelihood.mean(self._apply("decoder", z)).reshape(-1, *self.image_shape)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """decode(z_mean): no noise, so twice the same."""
@@ -177,9 +182,11 @@ class Model:
         """Codes (n, latent) from N(0, I) by Philox, stream `sample`; from N(mean, covariance) where `prior` says so."""
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ConfigError(f"n={n!r} must be an integer of at least 1, the number of images to draw")
-        key = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+        require_seed(seed)
         counters = np.zeros(COUNTERS, np.uint64)
-        counters[SEED] = np.uint64(key)
+        counters[SEED] = np.uint64(seed)
         z = np.empty((n, self.latent_dim))
         kernels.reference.philox_normal(counters, Stream.SAMPLE, z)
         if prior is not None:
@@ -205,7 +212,7 @@ class Model:
 
     def as_images(self, x: np.ndarray) -> np.ndarray:
         """x as (N, H, W, C) in the model's dtype: uint8 is divided by 255. A DataError says what does not fit."""
-        x = np.asarray(x)
+        x = _as_array("x", x)
         if x.ndim == 3 and self.image_shape[2] == 1 and x.shape[1:] == self.image_shape[:2]:
             x = x[..., None]
         if x.ndim != 4 or x.shape[1:] != self.image_shape:
@@ -215,9 +222,15 @@ class Model:
             return x.astype(self.dtype) / self.dtype.type(255)
         if x.dtype.kind != "f":
             raise DataError(f"x has dtype {x.dtype}; use uint8 or floats in [0, 1]")
-        if not np.isfinite(x).all():
-            raise DataError("x holds NaN or infinite values; remove or replace them first")
-        return x.astype(self.dtype)
+        return self._as_floats("x", x)
+
+    def _as_floats(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A copy in the model's dtype; a DataError where a value is not finite in it."""
+        with np.errstate(over="ignore"):
+            floats = array.astype(self.dtype)
+        if not np.isfinite(floats).all():
+            raise DataError(f"{name} holds values that are not finite in {self.dtype}; remove or replace them first")
+        return floats
 
     def _apply(self, part: str, x: np.ndarray) -> np.ndarray:
         """One part on any number of rows: full twins of EVAL_ROWS, the last one filled up with zeros."""
@@ -241,3 +254,11 @@ class Model:
         lines = [f"  {name}: {part}" for name, part in self.parts.items()]
         size = f"{self.table.count():,} parameters, {self.dtype}, device {self.device.name}"
         return "\n".join([f"{type(self).__name__} of {self.image_shape} images, {size}", *lines])
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """np.asarray, or a DataError where there is no regular array in `value`."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{name} cannot be made into an array: {error}") from None
