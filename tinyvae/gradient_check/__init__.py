@@ -1,8 +1,9 @@
-"""The gradient checker: is every backward pass the derivative of its forward pass?
+"""The gradient checker: is every backward pass the derivative of its forward pass, and does it mean what it says?
 It knows ops, layers and models from outside; nothing in them knows of it."""
 
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
 from .report import Failure, Report
+from .table import Table, check_all, main_table
 
-__all__ = ["Failure", "Plan", "Report", "gradcheck", "gradcheck_fn"]
+__all__ = ["Failure", "Plan", "Report", "Table", "check_all", "gradcheck", "gradcheck_fn", "main_table"]

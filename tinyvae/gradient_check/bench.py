@@ -14,6 +14,7 @@ from ..device import open_device
 from ..errors import TinyvaeError
 from ..kernels import OPS
 from ..layers import Latent, Layer, Likelihood, Shape, Site
+from ..layers.likelihood import LikelihoodTwin
 from ..params import ParamTable
 
 GUARD = 64  # elements on either side of a buffer: as many as keep any dtype on a 64-byte boundary
@@ -162,11 +163,11 @@ class LayerBench:
             self.table, ops, self.clock, batch, need_grad_x=need_grad_x, weight_grad=weight_grad, samples=samples,
             path="layer",
         )  # fmt: skip
-        self.twin: Any = layer.bind(self.site)
+        self.twin = layer.bind(self.site)
         self.latents = [t for t in twins_below(self.twin) if hasattr(t, "kl")]
         rows: tuple[int, ...] = (batch,) * len(in_shapes)
         self.row_scale: np.ndarray | None = None
-        if isinstance(layer, Likelihood):  # outputs have R rows, images B; rows are weighted unequally on purpose
+        if isinstance(self.twin, LikelihoodTwin):  # outputs have R rows, images B; rows are weighted unequally
             rows = (batch * samples, batch)
             self.row_scale = self.rng.uniform(0.2, 1.8, rows[0])
             self.device.put(self.row_scale, self.twin.row_scale)
