@@ -47,6 +47,15 @@ def test_rows_fall_and_hold_the_documented_figures(tmp_path):
     assert rows[-1]["test"]["loss"] < 0.7 * rows[0]["test"]["loss"]
 
 
+def test_training_again_goes_on_from_the_weights():
+    model = build()
+    first = tinyvae.train(model, images(), epochs=5, lr=0.01, batch_size=32)
+    second = tinyvae.train(model, images(), epochs=5, lr=0.01, batch_size=32)
+    assert len(second) == 5
+    assert second[0]["epoch"] == 1
+    assert second[-1]["train"]["loss"] < first[-1]["train"]["loss"]
+
+
 def test_loss_weighs_the_kl_and_neg_elbo_does_not():
     row = tinyvae.train(build(), images(), epochs=1, beta=3.0)[0]["test"]
     assert row["loss"] == pytest.approx(row["recon"] + 3 * row["kl"], rel=1e-9)

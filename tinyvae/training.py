@@ -94,6 +94,7 @@ class Trainer:
         self.parts = {"test": Feed(model, data.test_images, config.binarize, evaluation=True)}
         if held is not None:
             self.parts["validation"] = Feed(model, held, config.binarize, evaluation=True)
+        model.clock.set(step=0)  # a model that was trained before starts a run of its own, from its weights
         self.step = Step(model, self.feed, config)
         self.rows: list[dict[str, Any]] = []
         self.best, self.since, self.spent = float("inf"), 0, 0.0
