@@ -165,7 +165,7 @@ MISTAKES = {
     "missing file": (["train", "--data", "{}/none.npz"], 1, "none.npz"),
     "empty folder": (["train", "--data", "{}/empty"], 1, "empty"),
     "damaged archive": (["train", "--data", "{}/noise.npz"], 1, "noise.npz"),
-    "NaN in data": (["train", "--data", "{}/nan.npz"], 1, "NaN"),
+    "NaN in data": (["train", "--data", "{}/nan.npz"], 1, "nan.npz: images holds nan"),
     "values out of range": (["train", "--data", "{}/range.npz"], 1, "7.5"),
     "wrong shape": (["train", "--data", "{}/shape.npz"], 1, "(20, 4)"),
     "wrong dtype": (["train", "--data", "{}/text.npz"], 1, "text.npz"),

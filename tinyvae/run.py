@@ -161,7 +161,7 @@ def draw(command: str, path: Path, out: str | None, count: int | None, seed: int
         return [*made, plots.manifold(model, folder / "manifold.png")] if model.latent_dim >= 2 else made
     if command == "sample":
         file = path / "samples.png" if out is None else Path(out)
-        return [plots.samples(model, file, n=count or 64, seed=seed, prior=prior_of(run))]
+        return [plots.samples(model, file, n=64 if count is None else count, seed=seed, prior=prior_of(run))]
     if command == "reconstruct":
         return [plots.reconstructions(model, test, path / "reconstructions.png" if out is None else Path(out))]
     return [plots.interpolations(model, test, path / "interpolations.png" if out is None else Path(out))]
