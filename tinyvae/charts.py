@@ -64,7 +64,7 @@ def latent_scatter(
     labels = None if labels is None else np.asarray(labels)[:limit]
     if labels is not None and labels.shape != (len(codes),):
         raise DataError(f"labels has shape {labels.shape} for {len(codes)} images; pass one label per image")
-    points, axis_names, origin = _to_plane(codes)
+    points, axis_names, origin = _to_plane(codes, "z_mean" if "latent" in model.parts else "z")
     with style():
         figure = new_figure(1150, 1000, layout="constrained")
         axes = figure.add_subplot()
@@ -87,20 +87,20 @@ def _heading(axes: Axes, title: str, note: str) -> None:
     axes.text(0, 1.004, note, transform=axes.transAxes, va="bottom", fontsize=NOTE.size, color=GREY)
 
 
-def _to_plane(codes: np.ndarray) -> tuple[np.ndarray, tuple[str, str], np.ndarray]:
+def _to_plane(codes: np.ndarray, z: str) -> tuple[np.ndarray, tuple[str, str], np.ndarray]:
     """Points (N, 2), what their axes are, and where in the plane z = 0 lies."""
     N, latent = codes.shape
     if latent == 2:
-        return codes, ("z_mean[0]", "z_mean[1]"), np.zeros(2)
+        return codes, (f"{z}[0]", f"{z}[1]"), np.zeros(2)
     if latent == 1:  # spread over the height, evenly and in no order that means anything
-        return np.stack([codes[:, 0], (np.arange(N) * 0.6180339887) % 1], axis=1), ("z_mean[0]", ""), np.zeros(2)
+        return np.stack([codes[:, 0], (np.arange(N) * 0.6180339887) % 1], axis=1), (f"{z}[0]", ""), np.zeros(2)
     centre = codes.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((codes - centre).T) if N > 1 else np.eye(latent))
     axes = vectors[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])  # eigenvectors come with either sign
     share = values[::-1][:2] / max(values.sum(), 1e-30)
     first, second = (
-        f"{name} principal component of z_mean ({s:.0%} of its variance)"
+        f"{name} principal component of {z} ({100 * s:.0f} % of its variance)"
         for name, s in zip(("first", "second"), share, strict=True)
     )
     return (codes - centre) @ axes, (first, second), -centre @ axes
@@ -228,7 +228,10 @@ def _curves(axes: Axes, log: Sequence[Mapping[str, Any]], parts: Sequence[str], 
     axes.set_title(FIGURE_TITLES.get(name, name))
     axes.set_xlabel("epoch")
     axes.set_ylabel("pixels, 0 to 1" if name == "rmse" else "nats per image" if name in FIGURE_TITLES else "")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    first, last = float(log[0]["epoch"]), float(log[-1]["epoch"])
+    margin = 0.04 * (last - first) or 0.5
+    axes.set_xlim(first - margin, last + margin)
 
 
 def _label_ends(axes: Axes, log: Sequence[Mapping[str, Any]], parts: Sequence[str], name: str) -> None:

@@ -13,7 +13,15 @@ from .clock import CURSOR, ROW, SEED, STEP
 from .config import BINARIZE, require_choice, require_int
 from .datasets import Dataset
 from .errors import ConfigError, DataError
-from .latent_space import active_units, completeness, continuity, fit_prior, latent_figures, latent_report
+from .latent_space import (
+    active_units,
+    completeness,
+    completeness_shares,
+    continuity,
+    fit_prior,
+    latent_figures,
+    latent_report,
+)
 from .layers import Latent
 from .models import Batch, Model
 from .step import Feed, evaluate_pass
@@ -237,6 +245,6 @@ def log_mean_exp(values: np.ndarray) -> np.ndarray:
 
 
 __all__ = [
-    "ImportanceSample", "active_units", "binarized", "completeness", "continuity", "evaluate", "fit_prior",
-    "full_report", "importance_sampling", "latent_report", "log_mean_exp", "rmse",
+    "ImportanceSample", "active_units", "binarized", "completeness", "completeness_shares", "continuity", "evaluate",
+    "fit_prior", "full_report", "importance_sampling", "latent_report", "log_mean_exp", "rmse",
 ]  # fmt: skip

@@ -3,7 +3,8 @@ It knows a model's public methods only; likelihoods are evaluate's."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +21,14 @@ BLOCK_ROWS = 4096  # images held as floats at a time while distances are taken
 def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
     """The latent space of a VAE or AE on a data set, ready for JSON; the test images are its codes.
 
-    latent_dim, active_units (None for a deterministic model, whose codes have no scale), code_std (standard deviation
-    of each dimension of z_mean), continuity, continuity_profile, completeness, completeness_standard_normal (with
-    N(0, I) as the prior; the same number for a VAE, whose prior that is) and completeness_distance, the yardstick.
+    latent_dim            latent dimensions
+    active_units          those in use; None for a deterministic model, whose codes have no scale
+    code_std              standard deviation of each dimension of z_mean
+    continuity            how far from z encode(decode(z)) is between codes; continuity_profile: by the place between
+    completeness, completeness_local     the share of prior samples that pass for images, by two yardsticks
+    completeness_standard_normal, completeness_local_standard_normal     the same two with N(0, I) as the prior: for a
+                          VAE, whose prior that is, the same numbers; for an AE what its fitted Gaussian is worth
+    completeness_distance, completeness_ratio     the two yardsticks
     """
     active = active_units(model, dataset.test_images) if "latent" in model.parts else None
     report = {"latent_dim": model.latent_dim, "active_units": active}
@@ -33,19 +39,22 @@ def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarr
     """`latent_report` without what `evaluate` has already."""
     profile = continuity_profile(model, test_images, seed=seed) if len(test_images) > 1 else np.array([np.nan])
     missing = bool(np.isnan(profile).any())
-    distance = neighbour_distance(train_images, test_images, seed=seed)
-    share = completeness(model, train_images, test_images, seed=seed, distance=distance)
-    standard = share
+    yardstick = measure(train_images, test_images, seed=seed)
+    shares = completeness_shares(model, train_images, test_images, seed=seed, yardstick=yardstick)
+    standard = shares
     if "latent" not in model.parts:
         identity = (np.zeros(model.latent_dim), np.eye(model.latent_dim))
-        standard = completeness(model, train_images, test_images, seed=seed, prior=identity, distance=distance)
+        standard = completeness_shares(model, train_images, test_images, seed=seed, prior=identity, yardstick=yardstick)
     return {
         "code_std": [float(s) for s in model.encode(test_images)[0].std(axis=0, dtype=np.float64)],
         "continuity": None if missing else float(profile.mean()),
         "continuity_profile": None if missing else [float(v) for v in profile],
-        "completeness": share,
-        "completeness_standard_normal": standard,
-        "completeness_distance": distance,
+        "completeness": shares.near,
+        "completeness_local": shares.local,
+        "completeness_standard_normal": standard.near,
+        "completeness_local_standard_normal": standard.local,
+        "completeness_distance": yardstick.distance,
+        "completeness_ratio": yardstick.ratio,
     }
 
 
@@ -105,67 +114,111 @@ def continuity_profile(
 
 
 def completeness(
+    model: Model, train_images: np.ndarray, test_images: np.ndarray, samples: int = 1000, seed: int = 0,
+    prior: Prior | None = None,
+) -> float:  # fmt: skip
+    """The share of prior samples, decoded, whose nearest training image is as near as 95 % of the test images have one.
+
+    `completeness_shares` says it in full, and has a second yardstick that faint images do not pass.
+    """
+    return completeness_shares(model, train_images, test_images, samples, seed, prior).near
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What 95 % of the test images stay below: distance to a training image, and ratio of two distances (`novelty`)."""
+
+    distance: float
+    ratio: float
+
+
+class Shares(NamedTuple):
+    """Two shares of prior samples, 1 is perfect. near: a training image is near. local: as near as is usual there."""
+
+    near: float
+    local: float
+
+
+def completeness_shares(
     model: Model,
     train_images: np.ndarray,
     test_images: np.ndarray,
     samples: int = 1000,
     seed: int = 0,
     prior: Prior | None = None,
-    distance: float | None = None,
-) -> float:
-    """The share of prior samples, decoded, that have a training image nearer than `distance`; 1 is perfect.
+    yardstick: Yardstick | None = None,
+) -> Shares:
+    """The share of prior samples, decoded, that are no farther from the training images than 95 % of the test images.
 
-    distance: None for `neighbour_distance`, so that about 95 % of new true images pass. Distances are Euclidean, pixels
-    in [0, 1], to all training images. prior: mean and covariance; None for the model's own, which is N(0, I), or for a
-    deterministic model the Gaussian fitted to the codes of the training images.
-    A blurred image lies nearer to others than a sharp one, and an almost empty one nearer still: this figure finds
-    samples that are like no image, not samples that are too much alike.
+    prior: mean and covariance; None for the model's own, which is N(0, I), or for a deterministic model the Gaussian
+    fitted to the codes of the training images. yardstick: None for `measure`.
+    `near` compares distances. A blurred image lies nearer to others than a sharp one, and an almost empty one nearer
+    still, so faint nonsense passes. `local` compares ratios: the image that faint nonsense is nearest to has a much
+    nearer neighbour of its own. Both find samples that are like no image, not samples that are too much alike.
     """
     require_int("samples", samples, 1)
-    if distance is None:
-        distance = neighbour_distance(train_images, test_images, seed=seed)
+    if yardstick is None:
+        yardstick = measure(train_images, test_images, seed=seed)
     if prior is None and "latent" not in model.parts:
         prior = fit_prior(model, train_images)
-    found, _ = nearest(model.sample(samples, seed, prior), train_images)
-    return float((found < distance).mean())
+    distance, ratio = novelty(model.sample(samples, seed, prior), train_images)
+    return Shares(float((distance <= yardstick.distance).mean()), float((ratio <= yardstick.ratio).mean()))
 
 
-def neighbour_distance(
+def measure(
     train_images: np.ndarray, test_images: np.ndarray, quantile: float = 0.95, limit: int = 1000, seed: int = 0
-) -> float:
-    """The distance within which a share `quantile` of the test images has a training image.
-
-    Of more than `limit` test images a seeded choice is taken: ten thousand would take ten times as long.
-    """
-    if len(test_images) > limit:
+) -> Yardstick:
+    """The quantile of the test images' distances and ratios, of a seeded choice where there are more than `limit`."""
+    if len(test_images) > limit:  # ten thousand would take ten times as long
         test_images = test_images[np.random.Generator(np.random.Philox(seed)).permutation(len(test_images))[:limit]]
-    return float(np.quantile(nearest(test_images, train_images)[0], quantile))
+    distance, ratio = novelty(test_images, train_images)
+    return Yardstick(float(np.quantile(distance, quantile)), float(np.quantile(ratio, quantile)))
 
 
-def nearest(images: np.ndarray, train_images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def novelty(images: np.ndarray, train_images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two (N,): d(x, a), a the training image nearest to x, and d(x, a) / d(a, b), b the one nearest to a.
+
+    Tax & Duin 1998, the nearest neighbour method: the ratio is about 1 where x lies among its like, whether images
+    there are close together or far apart. Of a single training image the ratio is taken as d itself.
+    """
+    distance, place = nearest(images, train_images)
+    if len(train_images) < 2:
+        return distance, distance
+    own, _ = nearest(train_images[place], train_images, skip=place)
+    return distance, distance / np.maximum(own, 1e-6)  # an image may be there twice
+
+
+def nearest(
+    images: np.ndarray, train_images: np.ndarray, skip: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The Euclidean distance (N,) from each image to its nearest training image, and that image's place (N,).
 
+    Pixels count from 0 to 1. skip (N,): for each image, the place of a training image that does not count.
     ‖a − b‖² = ‖a‖² + ‖b‖² − 2 a·b finds the neighbour by blocked products in float32; the distance is then taken
     directly, as the difference of large squares would spoil small ones.
     """
     a = _as_rows(images)
     if a.shape[1] != int(np.prod(train_images.shape[1:])):
         raise DataError(f"images of {a.shape[1]} values cannot be compared with training images {train_images.shape}")
+    rows = np.arange(len(a))
     best, place = np.full(len(a), np.inf, np.float32), np.zeros(len(a), np.int64)
     for start in range(0, len(train_images), BLOCK_ROWS):
         b = _as_rows(train_images[start : start + BLOCK_ROWS])
         squared = a @ b.T  # (N, block)
         squared *= -2
         squared += np.einsum("ij,ij->i", b, b)  # ‖a‖² is the same for all b: not needed to find the least
+        if skip is not None:
+            here = (skip >= start) & (skip < start + len(b))
+            squared[rows[here], skip[here] - start] = np.inf
         column = squared.argmin(axis=1)
-        least = squared[np.arange(len(a)), column]
+        least = squared[rows, column]
         closer = least < best
         best[closer], place[closer] = least[closer], start + column[closer]
     distance = np.empty(len(a))
     for start in range(0, len(a), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        difference = a[rows].astype(np.float64) - _as_rows(train_images[place[rows]])
-        distance[rows] = np.sqrt(np.square(difference).sum(axis=1))
+        part = slice(start, start + BLOCK_ROWS)
+        difference = a[part].astype(np.float64) - _as_rows(train_images[place[part]])
+        distance[part] = np.sqrt(np.square(difference).sum(axis=1))
     return distance, place
 
 
