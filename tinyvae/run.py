@@ -143,10 +143,10 @@ def draw_pictures(run: Run) -> list[Path]:
         plots.reconstructions(run.model, test, folder / "reconstructions.png"),
         plots.samples(run.model, folder / "samples.png", seed=run.config.model.seed, prior=prior_of(run)),
         plots.interpolations(run.model, test, folder / "interpolations.png"),
-        plots.latent_scatter(run.model, test, run.data.test_labels, folder / "latent.png"),
+        plots.latent_scatter(run.model, test, run.data.test_labels, folder / "latent.png", run.data.label_names),
     ]
     if run.model.latent_dim >= 2:
-        made.append(plots.manifold(run.model, folder / "manifold.png"))
+        made.append(plots.manifold(run.model, folder / "manifold.png", prior=prior_of(run)))
     return made
 
 
@@ -157,8 +157,11 @@ def draw(command: str, path: Path, out: str | None, count: int | None, seed: int
     if command == "latent":
         folder = path if out is None else Path(out)
         make_folder(folder)
-        made = [plots.latent_scatter(model, test, run.data.test_labels, folder / "latent.png")]
-        return [*made, plots.manifold(model, folder / "manifold.png")] if model.latent_dim >= 2 else made
+        labels, names = run.data.test_labels, run.data.label_names
+        made = [plots.latent_scatter(model, test, labels, folder / "latent.png", names)]
+        if model.latent_dim >= 2:
+            made.append(plots.manifold(model, folder / "manifold.png", prior=prior_of(run)))
+        return made
     if command == "sample":
         file = path / "samples.png" if out is None else Path(out)
         return [plots.samples(model, file, n=64 if count is None else count, seed=seed, prior=prior_of(run))]
