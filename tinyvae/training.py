@@ -61,7 +61,7 @@ def train(
 
     images: a Dataset, or an array (N, H, W, C), uint8 or float in [0, 1], whose last 10 % of a shuffle are held out.
     out: a folder for `metrics.jsonl` and checkpoints; with `resume` the run in it goes on as if never interrupted.
-    progress: a bar per epoch on stderr; None shows one where stderr is a terminal. The other options are those of
+    progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there. The other options are those of
     `TrainConfig`. A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and "validation" where there is
     such a part; "train" is the mean over the epoch's images while training, "test" a pass at its end.
     """
@@ -165,8 +165,8 @@ class Trainer:
         return self.model.figures(self.model.device.get(self.model.sums[role]))
 
     def _bar(self, steps: range, epoch: int, first: int) -> Any:
-        if not self.progress:
-            return steps
+        if not (self.progress and sys.stderr.isatty()):
+            return steps  # a log file gets a line per epoch and no bar
         from tqdm import tqdm
 
         name = f"epoch {epoch + 1}/{self.config.epochs}"
@@ -299,5 +299,5 @@ def stop_flag() -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        for signum, old in before.items():
+            signal.signal(signum, old)
