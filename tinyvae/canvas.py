@@ -23,9 +23,9 @@ from .models import Model
 
 PathLike = str | os.PathLike[str]
 
-# Okabe & Ito 2008, eight colours that colour-blind people can tell apart; their yellow is left for last.
+# Okabe & Ito 2008, eight colours that colour-blind people can tell apart; their yellow is darkened, as pale on white it is lost.
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, YELLOW = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442",
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#C8B900",
 )  # fmt: skip
 GREY = "#666666"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -65,6 +66,8 @@ def latent_scatter(
     if labels is not None and labels.shape != (len(codes),):
         raise DataError(f"labels has shape {labels.shape} for {len(codes)} images; pass one label per image")
     points, axis_names, origin = _to_plane(codes, "z_mean" if "latent" in model.parts else "z")
+    if model.latent_dim == 1 and labels is not None:  # one strip per class
+        points[:, 1] = 0.8 * points[:, 1] + np.unique(labels, return_inverse=True)[1]
     with style():
         figure = new_figure(1150, 1000, layout="constrained")
         axes = figure.add_subplot()
@@ -95,7 +98,7 @@ def _to_plane(codes: np.ndarray, z: str) -> tuple[np.ndarray, tuple[str, str], n
     if latent == 1:  # spread over the height, evenly and in no order that means anything
         return np.stack([codes[:, 0], (np.arange(N) * 0.6180339887) % 1], axis=1), (f"{z}[0]", ""), np.zeros(2)
     centre = codes.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((codes - centre).T) if N > 1 else np.eye(latent))
+    values, vectors = np.linalg.eigh((codes - centre).T @ (codes - centre) / N)
     axes = vectors[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])  # eigenvectors come with either sign
     share = values[::-1][:2] / max(values.sum(), 1e-30)
@@ -139,13 +142,14 @@ def _draw_classes(
         color, marker = CLASS_COLORS[i % 10], CLASS_MARKERS[(i + i // 10) % 10]
         axes.scatter(x, y, size, color=color, marker=marker, alpha=0.6, linewidths=0, label=words[i])
         middles.append((np.median(x), np.median(y)))
-    for i, (x, y) in enumerate(_apart(np.array(middles), 0.045 * np.ptp(points, axis=0).max())):
+    span = max(axes.dataLim.width, axes.dataLim.height)
+    for i, (x, y) in enumerate(_apart(np.array(middles), 0.045 * span)):
         box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": CLASS_COLORS[i % 10], "linewidth": 2}
         axes.text(x, y, words[i], fontsize=10, fontweight="bold", ha="center", va="center", zorder=5, bbox=box)
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2, title="label")
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="label")
     for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)
+        if isinstance(handle, PathCollection):
+            handle.set(alpha=1, sizes=[45])
 
 
 def _apart(places: np.ndarray, distance: float) -> np.ndarray:
@@ -169,7 +173,11 @@ def _apart(places: np.ndarray, distance: float) -> np.ndarray:
 
 FIGURE_TITLES = {"loss": "loss", "neg_elbo": "−ELBO", "recon": "reconstruction", "kl": "KL divergence", "rmse": "RMSE"}
 FIGURE_COLORS = {"loss": BLACK, "neg_elbo": PURPLE, "recon": BLUE, "kl": RED, "rmse": GREEN}
-PART_WORDS = "dashed: training, mean over the epoch · solid: test, at its end"
+PART_WORDS = {
+    "train": "dashed: training, mean over the epoch",
+    "validation": "dotted: validation, at its end",
+    "test": "solid: test, at its end",
+}
 LABEL_PIXELS = 20
 PART_LINES = {"train": (0, (4, 2)), "validation": (0, (1, 1.5)), "test": "-"}
 
@@ -190,13 +198,16 @@ def loss_curves(rows: Sequence[Mapping[str, Any]], path: PathLike) -> Path:
         )
     figures = _different(log, parts)
     with style():
-        figure = new_figure(max(760, 540 * len(figures)), 600, layout="constrained")
-        panels = figure.subplots(1, len(figures), squeeze=False)[0]
+        columns = 2 if len(figures) in (2, 4) else min(3, len(figures))
+        lines = -(-len(figures) // columns)
+        figure = new_figure(max(760, 540 * columns), 120 + 480 * lines, layout="constrained")
+        panels = [figure.add_subplot(lines, columns, i + 1) for i in range(len(figures))]
         for axes, name in zip(panels, figures, strict=True):
             _curves(axes, log, parts, name)
         epochs = f"{log[-1]['epoch']} epoch" + ("s" if log[-1]["epoch"] != 1 else "")
         figure.suptitle(f"Training, {epochs}", x=0.01, ha="left", fontsize=TITLE.size, fontweight="bold")
-        figure.supxlabel(PART_WORDS, x=0.01, ha="left", fontsize=NOTE.size, color=GREY)
+        words = " · ".join(PART_WORDS[part] for part in parts)
+        figure.supxlabel(words, x=0.01, ha="left", fontsize=NOTE.size, color=GREY)
         figure.draw_without_rendering()  # fixes the axes, so that labels can be kept apart in pixels
         for axes, name in zip(panels, figures, strict=True):
             _label_ends(axes, log, parts, name)

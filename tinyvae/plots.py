@@ -31,7 +31,8 @@ from .latent_space import Prior, fit_prior, nearest
 from .models import Model
 
 WIDE_GAP = 16  # pixels between groups of tiles
-PLANE_TILE = 56  # pixels of a tile of the manifold, about
+PLANE_SIDE = 1120  # pixels of the manifold's longer side, about
+TICK_PIXELS = 90  # an axis label needs so many
 
 
 # ---------------------------------------------------------------------------------------------- sheets of images
@@ -65,7 +66,8 @@ def reconstructions(model: Model, images: np.ndarray, path: PathLike, n: int = 2
         labels += ["original", "reconstruction"]
         gaps += [WIDE_GAP if start else 0, 2]
     error = np.sqrt(np.square(x - again, dtype=np.float64).mean())
-    note = f"{describe(model)} · RMSE of these {len(x)} {error:.3f}, pixels from 0 to 1"
+    on = "this image" if len(x) == 1 else f"these {len(x)} images"
+    note = f"{describe(model)} · RMSE {error:.3f} on {on}, pixels from 0 to 1"
     return sheet([Block(mosaic(rows, gaps), labels=labels)], path, "Reconstructions", note)
 
 
@@ -77,7 +79,7 @@ def samples(model: Model, path: PathLike, n: int = 64, seed: int | None = None, 
     """
     require_int("n", n, 1, ", the number of images")
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    columns = max(1, round(np.sqrt(n)))
+    columns = int(np.ceil(np.sqrt(n)))
     sources: list[tuple[str, Prior | None]] = [("z ~ N(0, I)", None)]
     if prior is not None:
         sources.insert(0, ("z ~ Gaussian fitted to the codes", prior))
@@ -110,8 +112,8 @@ def interpolations(
     rows = [np.concatenate([a[i : i + 1], walk, b[i : i + 1]]) for i, walk in enumerate(walks)]
     captions = ["image A", "0", *[f"{t:.3g}" for t in np.linspace(0, 1, steps)[1:-1]], "1", "image B"]
     gaps = [0, WIDE_GAP, *([4] * (steps - 1)), WIDE_GAP]
-    title = "Interpolation: decode((1 − t) · code of A + t · code of B), by t"
-    return sheet([Block(mosaic(rows, (), gaps), captions=captions)], path, title, describe(model))
+    note = f"{describe(model)} · decode((1 − t) · code of A + t · code of B), by t"
+    return sheet([Block(mosaic(rows, (), gaps), captions=captions)], path, "Interpolation between images", note)
 
 
 def neighbours(model: Model, train_images: np.ndarray, path: PathLike, n: int = 10, seed: int = 0) -> Path:
@@ -181,7 +183,7 @@ def _plane(
 ) -> Path:
     """Images (n, n, H, W, C) without gaps, with the codes' values along two axes; placed to the pixel."""
     n, zero = len(images), [0] * len(images)
-    picture = mosaic(list(images), zero, zero, PLANE_TILE)
+    picture = mosaic(list(images), zero, zero, PLANE_SIDE // n)
     height, width = picture.picture.shape[:2]
     left, bottom, head = 110, 90, MARGIN + TITLE.height + NOTE.height + 12
     with style():
@@ -193,12 +195,19 @@ def _plane(
         axes = figure.add_axes((left / total_w, bottom / total_h, width / total_w, height / total_h), frameon=False)
         axes.imshow(picture.picture, interpolation="nearest", aspect="auto", extent=(0, width, 0, height))
         axes.grid(False)
-        shown = np.linspace(0, n - 1, min(n, 6 + n % 2)).round().astype(int)  # the middle where there is one
+        shown = _ticks(n, width)
         axes.set_xticks([picture.columns[i] for i in shown], [_signed(values[0, i]) for i in shown])
+        shown = _ticks(n, height)
         axes.set_yticks([height - picture.rows[n - 1 - i] for i in shown], [_signed(values[1, i]) for i in shown])
         axes.set_xlabel(names[0])
         axes.set_ylabel(names[1])
         return save(figure, path)
+
+
+def _ticks(n: int, pixels: int) -> np.ndarray:
+    """Places of axis labels among n tiles, alike on both sides; with the middle where there is one."""
+    count = min(n, 6 + n % 2, max(2, pixels // TICK_PIXELS))
+    return np.linspace(0, n - 1, count).round().astype(int)
 
 
 def _signed(value: float) -> str:
