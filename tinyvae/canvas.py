@@ -23,7 +23,7 @@ from .models import Model
 
 PathLike = str | os.PathLike[str]
 
-# Okabe & Ito 2008, eight colours that colour-blind people can tell apart; their yellow is darkened, as pale on white it is lost.
+# Okabe & Ito 2008: colours that colour-blind people can tell apart. Their yellow is darkened, or white would swallow it.
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, YELLOW = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#C8B900",
 )  # fmt: skip
