@@ -3,7 +3,6 @@ It knows arrays of right and wrong numbers, and the mistakes that people make.""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -59,7 +58,8 @@ def _not_a_number(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
         )
     share = f"{int((~np.isfinite(a)).sum())} of {a.size} elements"
     return (
-        f"{share} are NaN or infinite: never written (buffers hold NaN before the call), or 0·inf, or a log of 0; "
+        f"{share} are NaN or infinite: never written, or added to what was there (buffers hold NaN before the call), "
+        "or 0·inf, or a log of 0; "
         "note that a test of the form |a − n| > tolerance lets NaN pass"
     )
 
@@ -87,7 +87,7 @@ def _upstream(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
 def _sign_and_scale(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
     """A constant ratio to the true gradient."""
     ratio = constant_ratio(a, n)
-    return None if ratio is None else explain_ratio(ratio, e)
+    return None if ratio is None else explain_ratio(ratio, e, int(np.isfinite(n).sum()))
 
 
 def constant_ratio(a: np.ndarray, n: np.ndarray) -> float | None:
@@ -101,8 +101,8 @@ def constant_ratio(a: np.ndarray, n: np.ndarray) -> float | None:
     return ratio if same(a, ratio * n) and abs(ratio - 1) > CLOSE else None
 
 
-def explain_ratio(ratio: float, e: Evidence) -> str:
-    """What a constant ratio to the true gradient usually means."""
+def explain_ratio(ratio: float, e: Evidence, count: int) -> str | None:
+    """What a constant ratio of `count` elements to the true gradient usually means; None where it may be chance."""
     if abs(ratio + 1) < CLOSE:
         return "the sign is wrong: it is minus the true gradient"
     sign = "minus " if ratio < 0 else ""
@@ -113,19 +113,21 @@ def explain_ratio(ratio: float, e: Evidence) -> str:
             f"the gradient is {sign}twice the true one: counted twice, or the derivative of the square was taken "
             "where the forward pass has half the square"
         )
-    for count, what in ((e.batch, "the batch size"), (n_out, "the number of outputs"), (n_out // e.batch, "one row")):
-        if count > 1 and abs(size / count - 1) < CLOSE:
-            return f"the gradient is {sign}{count} times the true one, {what}: averaging was forgotten, or undone"
-        if count > 1 and abs(size * count - 1) < CLOSE:
+    for size_of, what in ((e.batch, "the batch size"), (n_out, "the number of outputs"), (n_out // e.batch, "one row")):
+        if size_of > 1 and abs(size / size_of - 1) < CLOSE:
+            return f"the gradient is {sign}{size_of} times the true one, {what}: averaging was forgotten, or undone"
+        if size_of > 1 and abs(size * size_of - 1) < CLOSE:
             return (
-                f"the gradient is {sign}1/{count} of the true one, {what}: averaged once too often; "
+                f"the gradient is {sign}1/{size_of} of the true one, {what}: averaged once too often; "
                 "grad_y carries the 1/B already"
             )
     if abs(size - 0.5) < CLOSE:
         return (
             f"the gradient is {sign}half the true one: one of two equal terms is missing, or a square became its half"
         )
-    return f"the gradient is {ratio:.5g} times the true one everywhere: a constant factor is missing or extra"
+    if count < 3:
+        return None
+    return f"the gradient is {ratio:.5g} times the true one: a constant factor is missing or extra"
 
 
 def _order(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
@@ -155,14 +157,10 @@ def _place(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
     good = known & ~wrong
     if not good.any() or not wrong.any() or not len(e.shape):
         return _axis_factor(e, a, n)
-    where = [(np.arange(e.shape[k]), k) for k in range(len(e.shape))]
-    grids = np.meshgrid(*[r for r, _ in where], indexing="ij")
-    inside: list[tuple[str, Callable[[int], np.ndarray]]] = [
-        ("in the second half of the last axis", lambda k: grids[k] >= e.shape[k] // 2),
-        ("in the first half of the last axis", lambda k: grids[k] < e.shape[k] // 2),
-    ]
+    grids = np.meshgrid(*[np.arange(length) for length in e.shape], indexing="ij")
     ratio = constant_ratio(a[wrong], n[wrong])
-    reason = f"; there, {explain_ratio(ratio, e)}" if ratio is not None else ""
+    words = None if ratio is None else explain_ratio(ratio, e, int(wrong.sum()))
+    reason = f"; there, {words}" if words else ""
     if wrong.sum() > 1 and not np.any(a[wrong]):
         reason = "; it is zero there"
     for k, length in enumerate(e.shape):
@@ -176,10 +174,11 @@ def _place(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
             at_edge |= (grids[k] == 0) | (grids[k] == e.shape[k] - 1)
         if not np.any(wrong & ~at_edge.reshape(-1)) and np.any(good & ~at_edge.reshape(-1)):
             return f"only elements at the edges are wrong: look at the padding{reason}"
+    second_half = (grids[-1] >= e.shape[-1] // 2).reshape(-1)
     if e.shape[-1] % 2 == 0:
-        for text, half in inside:
-            if not np.any(wrong & ~half(len(e.shape) - 1).reshape(-1)):
-                return f"wrong only {text}{reason}"
+        for which, half in (("second", second_half), ("first", ~second_half)):
+            if not np.any(wrong & ~half):
+                return f"wrong only in the {which} half of the last axis{reason}"
     share = f"{int(wrong.sum())} of {int(known.sum())} elements are wrong, the others right"
     return f"{share}: a mask or a case distinction{reason}"
 
@@ -191,6 +190,8 @@ def _axis_factor(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
     ratio = (a / n).reshape(e.shape)
     for axis in range(len(e.shape)):
         others = tuple(k for k in range(len(e.shape)) if k != axis)
+        if e.shape[axis] < 2 or ratio.size < 2 * e.shape[axis]:
+            continue
         if np.all(np.ptp(ratio, axis=others) <= CLOSE * np.abs(ratio).max()):
             factors = ", ".join(f"{f:.3g}" for f in ratio.mean(axis=others)[:4])
             return (

@@ -71,10 +71,15 @@ class Report:
         """The largest relative error among them."""
         return max((row.worst for row in self.rows), default=0.0)
 
+    @property
+    def too_many_skipped(self) -> bool:
+        """Whether more than 2 % of the elements stood at a kink, so that little is proved."""
+        return self.skipped > SKIPPED_LIMIT * (self.checked + self.skipped)
+
     def judge_skipped(self) -> None:
         """Adds a failure where more than 2 % of the elements stood at a kink."""
         total = self.checked + self.skipped
-        if self.skipped > SKIPPED_LIMIT * total:
+        if self.too_many_skipped:
             cause = (
                 f"{self.skipped} of {total} elements stand at a kink, so that nothing is proved; use inputs away from "
                 "the kinks, or look for an activation that sits at exactly 0"

@@ -98,7 +98,7 @@ def _of_pair(pair: Pair) -> Check:
     def run(device: str, seed: int) -> Report:
         report = Report(pair.name)
         forward, backward, kinks = pair.make(Runner(device))
-        for size in range(3):
+        for size in (1, 2, 0):
             arrays = pair.arrays(np.random.default_rng((seed, size)), size)
             one = gradcheck_fn(forward, backward, *arrays, wrt=pair.wrt, kinks=kinks, seed=seed, name=pair.name)
             report.rows, report.failures = report.rows + one.rows, report.failures + one.failures
