@@ -441,16 +441,15 @@ def test_models_overfit_one_small_batch(name, shape):
     images[0] = 255  # a picture of one pixel needs both kinds
     feed = Feed(model, images)
     before = evaluate_pass(model, feed)
-    step = Step(model, feed, TrainConfig(batch_size=4, lr=3e-3))
-    for _ in range(8 if name.startswith("conv") else 30):
+    step = Step(model, feed, TrainConfig(batch_size=4, lr=1e-3 if name.startswith("conv") else 3e-3))
+    for _ in range(10 if name.startswith("conv") else 30):
         step.run()
     after = evaluate_pass(model, feed)
     assert math.isfinite(after["loss"])
     assert after["recon"] < before["recon"]
+    assert after["loss"] < before["loss"]
     assert model.reconstruct(images).shape == images.shape
     assert model.sample(2, seed=0).shape == (2, *shape)
-    if math.prod(shape) > 1:
-        assert after["loss"] < before["loss"]
 
 
 @EVERY_MODEL
