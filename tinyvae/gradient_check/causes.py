@@ -44,7 +44,7 @@ def likely_cause(e: Evidence) -> str:
     """One sentence: what a gradient that is wrong in this way usually comes from."""
     row = e.row()
     a, n = e.analytic[row], e.numeric[row]
-    for look in (_not_a_number, _zero, _upstream, _sign_and_scale, _order, _place):
+    for look in (_not_a_number, _zero, _upstream, _sign_and_scale, _order, _place, _same_signs):
         found = look(e, a, n)
         if found:
             return found
@@ -65,7 +65,10 @@ def _not_a_number(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
 
 
 def _zero(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
-    if np.any(a) or not np.any(n[np.isfinite(n)]):
+    known = n[np.isfinite(n)]
+    if known.size and np.any(a) and not np.any(known):
+        return "the outputs do not depend on this array at all, yet it has a gradient: the forward pass leaves it out"
+    if np.any(a) or not np.any(known):
         return None
     return "the gradient is zero everywhere: it is never computed, or was multiplied by a mask that is never true"
 
@@ -181,6 +184,17 @@ def _place(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
                 return f"wrong only in the {which} half of the last axis{reason}"
     share = f"{int(wrong.sum())} of {int(known.sum())} elements are wrong, the others right"
     return f"{share}: a mask or a case distinction{reason}"
+
+
+def _same_signs(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
+    """Every sign right and every size wrong: a positive factor is missing."""
+    known = np.isfinite(n)
+    if known.sum() < 8 or not np.all(np.sign(a[known]) == np.sign(n[known])):
+        return None
+    return (
+        "all signs are right and the sizes are wrong: a positive factor that differs from element to element is missing "
+        "or extra (the derivative of an activation, sigma, exp of something)"
+    )
 
 
 def _axis_factor(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
