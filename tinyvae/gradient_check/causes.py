@@ -192,7 +192,7 @@ def _same_signs(e: Evidence, a: np.ndarray, n: np.ndarray) -> str | None:
     if known.sum() < 8 or not np.all(np.sign(a[known]) == np.sign(n[known])):
         return None
     return (
-        "all signs are right and the sizes are wrong: a positive factor that differs from element to element is missing "
+        "all signs are right and the sizes are wrong: a positive factor that differs between elements is missing "
         "or extra (the derivative of an activation, sigma, exp of something)"
     )
 
