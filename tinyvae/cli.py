@@ -199,7 +199,7 @@ def gradcheck(options: dict[str, Any]) -> None:
     """tinyvae gradcheck"""
     from .gradient_check import main_table
 
-    text, ok = main_table(options["device"], options["seed"])
+    text, ok = main_table(options["device"], options["seed"], progress=lambda line: print(line, flush=True))
     print(text)
     if not ok:
         raise SystemExit(1)
