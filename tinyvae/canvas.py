@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from .models import Model
 
 PathLike = str | os.PathLike[str]
 
-# Okabe & Ito 2008: colours that colour-blind people can tell apart. Their yellow is darkened, or white would swallow it.
+# Okabe & Ito 2008: colours that colour-blind people can tell apart. Their yellow is darkened, as white swallows it.
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, YELLOW = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#C8B900",
 )  # fmt: skip
@@ -73,7 +73,8 @@ def save(figure: Figure, path: PathLike) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; choose another path") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it has become the picture, or was never there
+            temporary.unlink()
     return path
 
 

@@ -62,9 +62,10 @@ def latent_scatter(
     """
     require_int("limit", limit, 1)
     codes = model.encode(images[:limit])[0].astype(np.float64)
-    labels = None if labels is None else np.asarray(labels)[:limit]
-    if labels is not None and labels.shape != (len(codes),):
-        raise DataError(f"labels has shape {labels.shape} for {len(codes)} images; pass one label per image")
+    if not len(codes):
+        raise DataError("images holds no image whose code could be shown; pass at least one")
+    if labels is not None:
+        labels = _check_labels(np.asarray(labels)[:limit], len(codes), names)
     points, axis_names, origin = _to_plane(codes, "z_mean" if "latent" in model.parts else "z")
     if model.latent_dim == 1 and labels is not None:  # one strip per class
         points[:, 1] = 0.8 * points[:, 1] + np.unique(labels, return_inverse=True)[1]
@@ -83,6 +84,14 @@ def latent_scatter(
         of = "" if labels is None else " by label"
         _heading(axes, f"Codes of {len(codes):,} images{of}", describe(model))
         return save(figure, path)
+
+
+def _check_labels(labels: np.ndarray, count: int, names: Sequence[str] | None) -> np.ndarray:
+    if labels.shape != (count,):
+        raise DataError(f"labels has shape {labels.shape} for {count} images; pass one label per image")
+    if names is not None and not all(0 <= label < len(names) for label in np.unique(labels)):
+        raise DataError(f"names holds {len(names)} names, for labels from {labels.min()} to {labels.max()}")
+    return labels
 
 
 def _heading(axes: Axes, title: str, note: str) -> None:

@@ -59,6 +59,8 @@ def reconstructions(model: Model, images: np.ndarray, path: PathLike, n: int = 2
     require_int("n", n, 1, ", the number of images")
     require_int("columns", columns, 1)
     x = model.as_images(images[:n])
+    if not len(x):
+        raise DataError("images holds no image to reconstruct; pass at least one")
     again = model.reconstruct(x)
     rows, labels, gaps = [], [], []
     for start in range(0, len(x), columns):
