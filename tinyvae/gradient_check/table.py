@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import zoo
+from ..device import open_device
 from ..kernels import ACTIVATIONS, OPS
 from ..layers import (
     Activation,
@@ -251,6 +252,7 @@ def check_all(
     groups: Sequence[str] = ("op", "meaning", "layer", "model"),
 ) -> Table:
     """Runs every check; `progress` is given each line of the table as soon as it is known."""
+    open_device(device)  # a device that is not there is one error, not a table full of them
     table, every = Table(device, seed), checks(groups)
     for check in every:
         table.lines.append(run_check(check, device, seed))
