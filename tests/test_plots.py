@@ -414,10 +414,10 @@ def test_paths_that_cannot_be_written(tmp_path):
     with pytest.raises(ConfigError, match=r"must end in \.png"):
         plots.contact_sheet([noise(1)], tmp_path / "a.jpg")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(TinyvaeError, match="cannot write"):
         plots.contact_sheet([noise(1)], tmp_path / "file" / "a.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(TinyvaeError, match="cannot write"):
         plots.contact_sheet([noise(1)], tmp_path / "folder.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
 

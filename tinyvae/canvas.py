@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import IdentityTransform
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, TinyvaeError
 from .models import Model
 
 PathLike = str | os.PathLike[str]
@@ -71,7 +71,7 @@ def save(figure: Figure, path: PathLike) -> Path:
         temporary.write_bytes(buffer.getvalue())
         os.replace(temporary, path)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; choose another path") from None
+        raise TinyvaeError(f"cannot write {path}: {error.strerror}; choose another path") from None
     finally:
         with suppress(OSError):  # it has become the picture, or was never there
             temporary.unlink()
