@@ -262,7 +262,7 @@ def _label_ends(axes: Axes, log: Sequence[Mapping[str, Any]], parts: Sequence[st
         if np.isfinite(values).any():
             last = np.flatnonzero(np.isfinite(values))[-1]
             height = axes.transData.transform((epochs[last], values[last]))[1]
-            ends.append((height, epochs[last], values[last], f"{part} {values[last]:.4g}"))
+            ends.append((height, epochs[last], values[last], f"{part} {values[last]:.4g}".replace("-", "−")))
     ends.sort()
     heights = [height for height, *_ in ends]
     for i in range(1, len(heights)):
