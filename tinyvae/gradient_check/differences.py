@@ -17,7 +17,7 @@ STEP = 1e-5  # of one element, times its size where that is above 1: about the c
 DIRECTION_STEP = 1e-4  # along a direction of length 1
 SHRINK = (1.0, 1 / 16, 1 / 256, 1 / 4096)  # steps tried until no kink lies between +h and −h
 ROUNDING = 16.0  # outputs are taken to be right to so many units of their largest value
-MANY = 10  # failures of one tensor after which no more are looked at twice, nor reported
+MANY = 5  # failures of one tensor after which no more are looked at twice, nor reported
 
 
 @dataclass(frozen=True)

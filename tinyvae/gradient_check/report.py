@@ -54,7 +54,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether everything held, and something was looked at."""
-        return bool(self.rows) and not self.failures and all(row.ok for row in self.rows)
+        return self.checked > 0 and not self.failures and all(row.ok for row in self.rows)
 
     @property
     def checked(self) -> int:

@@ -38,8 +38,8 @@ def wrong_functions(exhibit: Exhibit, size: int = 1, seed: int = 0) -> list[Wron
     """
     found = []
     for pair in pairs_of(tuple(exhibit.ops)):
-        forward, backward, kinks = pair.make(Runner("numpy", ops=exhibit.kernels()))
-        right_forward, right_backward, _ = pair.make(Runner("numpy"))
+        forward, backward, _ = pair.make(Runner("numpy", ops=exhibit.kernels()))
+        right_forward, right_backward, kinks = pair.make(Runner("numpy"))
         arrays = pair.arrays(np.random.default_rng((seed, size)), size)
         found.append(
             WrongFunction(pair.name, forward, backward, right_forward, right_backward, arrays, pair.wrt, kinks)
