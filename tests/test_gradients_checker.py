@@ -214,6 +214,15 @@ def test_gradients_of_the_wrong_form(name):
 def test_a_forgotten_return():
     report = gradcheck_fn(np.tanh, lambda g, x: None, X, name="tanh")
     assert "tanh: shapes: backward returned None for grad_x; is a return statement missing?" in str(report)
+    report = gradcheck_fn(lambda x: None, lambda g, x: g, X)
+    assert "forward returned None; is a return statement missing?" in str(report)
+
+
+def test_outputs_of_the_wrong_form():
+    report = gradcheck_fn(lambda x: x.astype(np.float32), lambda g, x: g, X)
+    assert "forward gives float32 for float64 arrays" in str(report)
+    report = gradcheck_fn(lambda x: (x, x[0]), lambda g, x: g, X)
+    assert "forward must return one array or a number, got tuple" in str(report)
 
 
 def test_wrong_use_of_gradcheck_fn():
@@ -317,6 +326,13 @@ def test_ridders_is_as_good_as_it_says():
     subject = FunctionSubject("exp", np.exp, lambda g, x: g * np.exp(x), {"x": x}, ["x"], None, 0)
     found = Line(subject, "x", np.ones((1, 1)), 0).ridders(0)
     assert abs(found.value[0] - math.exp(0.7)) <= found.noise[0] < 1e-9
+
+
+def test_saturated_functions_are_no_false_alarm():
+    x = np.array([-40.0, -36, -5, 0.1, 5, 20, 30, 36, 40, 300])
+    assert gradcheck_fn(np.tanh, lambda g, x: g * (1 - np.tanh(x) ** 2), x).ok
+    assert gradcheck_fn(lambda x: 1 / (1 + np.exp(-x)), lambda g, x: g / (2 + 2 * np.cosh(x)), x).ok
+    assert gradcheck_fn(lambda x: np.logaddexp(0, x), lambda g, x: g / (1 + np.exp(-x)), x).ok
 
 
 @pytest.mark.parametrize("error", [3e-6, 1e-5, 1e-3])

@@ -125,9 +125,8 @@ def test_planting_ends_with_its_context():
     assert gradcheck(Dense(4, 3)).ok
     twin, name, wrong = method.methods[0]
     right = twin.__dict__[name]
-    with pytest.raises(RuntimeError), planted(method):
-        assert twin.__dict__[name] is wrong
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), planted(method):
+        assert 1 / (twin.__dict__[name] is not wrong)
     assert twin.__dict__[name] is right
     assert gradcheck(forward(), (3, 2, 2)).ok
 

@@ -105,8 +105,10 @@ class Line:
         difference = plus - minus
         width = self.width(h)
         size = max(float(np.abs(plus).max(initial=0)), float(np.abs(minus).max(initial=0)))
-        moved = np.abs(self.cotangents) @ (difference != 0)
-        noise = ROUNDING * np.finfo(np.float64).eps * size * moved / width
+        moved = difference != 0
+        rounded = np.abs(self.cotangents) @ (ROUNDING * size * moved)
+        rounded += np.abs(self.cotangents) @ (np.abs(plus) * ~moved)  # or it moved by less than its last place
+        noise = np.finfo(np.float64).eps * rounded / width
         return Slope(self.cotangents @ difference / width, noise)
 
     def slope(self) -> Slope | None:

@@ -106,7 +106,20 @@ class FunctionSubject(Subject):
 
     def run(self) -> np.ndarray:
         """y, from copies of the arrays: a function that harms them harms only itself."""
-        return np.asarray(self.forward(*(v.copy() for v in self.values.values())), np.float64)
+        y = self.forward(*(v.copy() for v in self.values.values()))
+        if y is None:
+            raise ShapeError(f"{self.name}: forward returned None; is a return statement missing?")
+        try:
+            kind, array = np.asarray(y).dtype, np.asarray(y, np.float64)
+        except (TypeError, ValueError):
+            given = type(y).__name__
+            raise ShapeError(f"{self.name}: forward must return one array or a number, got {given}") from None
+        if kind.kind == "f" and kind.itemsize < 8:
+            raise ShapeError(
+                f"{self.name}: forward gives {kind} for float64 arrays, too coarse to be differenced; "
+                "make its constants and buffers float64, or of the dtype of its arrays"
+            )
+        return array
 
     def put(self, name: str, value: np.ndarray) -> None:
         self.values[name] = value

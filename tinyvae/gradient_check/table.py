@@ -150,6 +150,7 @@ def layer_cases() -> Iterator[LayerCase]:
     yield LayerCase(lambda: Dense(1, 1), (1,), batch=2, places=DENSE_OPS)
     yield LayerCase(lambda: Dense(33, 17, "tanh", bias=False), (33,), batch=7, places=DENSE_OPS)
     yield LayerCase(lambda: Dense(15, 31, init="he"), (15,), batch=2, places=DENSE_OPS)
+    yield LayerCase(lambda: Dense(31, 33, "elu"), (31,), batch=15, places=DENSE_OPS)
     yield LayerCase(lambda: Dense(73, 64, "relu"), (73,), batch=5, places=DENSE_OPS)  # by directions
     for act in ACTIVATIONS:
         yield LayerCase(lambda act=act: Activation(act), (3, 5, 2), places=("activate", "act_grad", "Activation"))  # type: ignore[misc]
@@ -158,6 +159,7 @@ def layer_cases() -> Iterator[LayerCase]:
     yield LayerCase(lambda: Conv2d(1, 3, 4, 2, 1, "tanh"), (7, 5, 1), places=CONV_OPS)
     yield LayerCase(lambda: Conv2d(3, 2, (1, 3), (2, 1), (0, 1), bias=False), (4, 5, 3), batch=2, places=CONV_OPS)
     yield LayerCase(lambda: Conv2d(2, 3, 3, 2, 2), (1, 4, 2), batch=2, places=CONV_OPS)
+    yield LayerCase(lambda: Conv2d(3, 17, 3, 1, 1, "elu"), (5, 3, 3), batch=2, places=CONV_OPS)
     transposed = (*CONV_OPS, "bias_grad", "ConvTranspose2d")
     yield LayerCase(lambda: ConvTranspose2d(3, 2, (3, 2), (5, 7), (1, 2), (2, 0), "relu"), (7, 3, 3), places=transposed)
     yield LayerCase(lambda: ConvTranspose2d(3, 1, 4, (7, 5), 2, 1), (3, 2, 3), places=transposed)
