@@ -108,5 +108,6 @@ class Report:
         lines.append(f"  skipped at kinks: {self.skipped} of {total} ({100 * self.skipped / max(1, total):.2f} %)")
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  {failure}" for failure in self.failures]
-        lines.append("  all gradients right" if self.ok else f"  {max(1, len(self.failures))} failures")
+        count = len(self.failures)
+        lines.append("  all gradients right" if self.ok else f"  {count} failure{'' if count == 1 else 's'}")
         return "\n".join(lines)
