@@ -34,7 +34,7 @@ def test_every_element_of_tiny_models(check):
     assert line.ok, line.failures
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (33, 29, 3), (64, 64, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(33, 29, 3), (64, 64, 3)], ids=str)
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_directions_of_models(device, name, shape):
     model = zoo.build(name, shape, latent_dim=5, hidden=(17,), device=device, seed=3)
@@ -42,7 +42,7 @@ def test_directions_of_models(device, name, shape):
     assert report.ok, report
 
 
-def test_default_sizes(device):
+def test_default_sizes(device):  # 28×28×1
     for check in checks(("model",)):
         if "default" in check.name:
             line = run_check(check, device, seed=4)
@@ -132,7 +132,7 @@ def test_no_false_alarm(seed):
     failures = [f for check in layers for f in run_check(check, seed=seed).failures]
     for name in list(zoo.ZOO)[seed % 2 :: 2]:
         model = zoo.build(name, (5, 3, 1), 2, (3,), seed=seed)
-        report = gradcheck(model, seed=seed, plan=Plan(elements=40, sampled=15, directions=3))
+        report = gradcheck(model, seed=seed, plan=Plan(elements=4, sampled=4, directions=2))
         failures += map(str, report.failures)
     assert not failures, failures
 
