@@ -2,8 +2,8 @@
 It knows counters and flat positions; who draws is told by `stream`.
 
 A block of Philox gives four words. Words of consecutive positions are computed into a small buffer on the stack, whole
-blocks at a time, in a loop that LLVM turns into vector code; a second loop then reads from there, starting at whatever lane
-the first position has. So rows may start anywhere, and no position costs more than another.
+blocks at a time, in a loop that LLVM turns into vector code; a second loop then reads from there, starting at whatever
+lane the first position has. So rows may start anywhere, and no position costs more than another.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numba import carray, prange
 
 from ...clock import CURSOR, ROW, SEED, STEP
 from .compile import jit, parallel
-from .vector_math import cos_sin_turn, log, stack_array
+from .vector_math import cos_sin_turn, inlined, log, stack_array, unit
 
 BUFFER = 1024  # words computed at a time
-GROUP = 16  # blocks in a round of the vector loop: always whole rounds, a block alone costs as much as eight
+GROUP = 8  # blocks in a round of the vector loop: always whole rounds, a block alone costs as much as eight
 SPACE = BUFFER + 4 * (GROUP + 1)  # for a first position within a block and a last round that is not full
 CHUNK = 8 * BUFFER  # positions per part, where parts are drawn side by side
 PAYS = 1 << 15  # numbers from which threads pay, where each is drawn
@@ -27,11 +27,9 @@ MANY = 1 << 18  # and where each is only copied
 MASK, HALF, ONE, FOUR = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1), np.uint64(4)
 MULTIPLY0, MULTIPLY1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL0, WEYL1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-EIGHT = np.uint32(8)
-TO_UNIT = 2.0**-24
 
 
-@jit
+@inlined
 def philox(block, step, stream, seed):
     """Philox4x32-10 (Salmon et al. 2011): four 32-bit words of the counter (block low, block high, step, stream)."""
     c0, c1, c2, c3 = block & MASK, block >> HALF, step & MASK, stream & MASK
@@ -45,7 +43,11 @@ def philox(block, step, stream, seed):
 
 @jit
 def draw(position, count, step, stream, seed, words):
-    """The words of positions position … position + count − 1 into words[lane …]; returns lane, position % 4."""
+    """Whole blocks into `words`; returns the view of it that starts at `position`.
+
+    A view and not an offset: of words[offset + i] LLVM would not know that the index is no negative one, and load one
+    word at a time.
+    """
     lane = np.int64(position % FOUR)
     blocks = ((lane + count + 3) // 4 + GROUP - 1) // GROUP * GROUP
     first = position // FOUR
@@ -55,15 +57,7 @@ def draw(position, count, step, stream, seed, words):
         words[4 * b + 1] = np.uint32(w1)
         words[4 * b + 2] = np.uint32(w2)
         words[4 * b + 3] = np.uint32(w3)
-    return lane
-
-
-
-@jit
-def unit(word, like):
-    """(word >> 8) · 2⁻²⁴ in the dtype of `like`: exact."""
-    real = like.dtype.type
-    return real(np.int32(word >> EIGHT)) * real(TO_UNIT)
+    return words[lane:]
 
 
 @jit
@@ -87,9 +81,9 @@ def _bits(counters, stream, out, first, last):
     for start in range(first, last, BUFFER):
         piece = flat[start : min(start + BUFFER, last)]
         position = position_of(counters, out, start)
-        lane = draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
+        drawn = draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
         for i in range(piece.size):
-            piece[i] = words[lane + i]
+            piece[i] = drawn[i]
 
 
 @parallel
@@ -109,12 +103,13 @@ def philox_bits(counters, stream, out):
 @jit
 def _uniform(counters, stream, out, first, last):
     words, flat = carray(stack_array(np.uint32(0), SPACE), SPACE), out.reshape(-1)
+    zero = out.dtype.type(0)
     for start in range(first, last, BUFFER):
         piece = flat[start : min(start + BUFFER, last)]
         position = position_of(counters, out, start)
-        lane = draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
+        drawn = draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
         for i in range(piece.size):
-            piece[i] = unit(words[lane + i], out)
+            piece[i] = unit(drawn[i], zero)
 
 
 @parallel
@@ -134,18 +129,21 @@ def philox_uniform(counters, stream, out):
 @jit
 def _normal(counters, stream, out, first, last):
     real, flat = out.dtype.type, out.reshape(-1)
+    tiny, minus_two = real(2.0**-24), real(-2)
     words = carray(stack_array(np.uint32(0), SPACE), SPACE)
-    normals = carray(stack_array(real(0), SPACE), SPACE)
+    normals = carray(stack_array(tiny, SPACE), SPACE)
     for start in range(first, last, BUFFER):
         piece = flat[start : min(start + BUFFER, last)]
         position = position_of(counters, out, start)
-        lane = draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
+        draw(position, piece.size, counters[STEP], np.uint64(stream), counters[SEED], words)
+        lane = np.int64(position % FOUR)
         for pair in range((lane + piece.size + 1) // 2):
-            radius = math.sqrt(real(-2) * log(unit(words[2 * pair], out) + real(TO_UNIT)))
-            cosine, sine = cos_sin_turn(unit(words[2 * pair + 1], out))
+            radius = math.sqrt(minus_two * log(unit(words[2 * pair], tiny) + tiny))
+            cosine, sine = cos_sin_turn(unit(words[2 * pair + 1], tiny))
             normals[2 * pair], normals[2 * pair + 1] = radius * cosine, radius * sine
+        drawn = normals[lane:]
         for i in range(piece.size):
-            piece[i] = normals[lane + i]
+            piece[i] = drawn[i]
 
 
 @parallel
@@ -168,12 +166,13 @@ def philox_normal(counters, stream, out):
 @jit
 def below(position, step, stream, seed, p, scale, out):
     """out = 1 where uniform < p · scale, else 0, in the precision of that product. p, out: (n,)."""
-    words, real = carray(stack_array(np.uint32(0), SPACE), SPACE), out.dtype.type
+    words = carray(stack_array(np.uint32(0), SPACE), SPACE)
+    zero, one = out.dtype.type(0), out.dtype.type(1)
     for start in range(0, out.size, BUFFER):
         piece, chance = out[start : start + BUFFER], p[start : start + BUFFER]
-        lane = draw(position + np.uint64(start), piece.size, step, np.uint64(stream), seed, words)
+        drawn = draw(position + np.uint64(start), piece.size, step, np.uint64(stream), seed, words)
         for i in range(piece.size):
-            piece[i] = real(1) if unit(words[lane + i], out) < chance[i] * scale else real(0)
+            piece[i] = one if unit(drawn[i], scale) < chance[i] * scale else zero
 
 
 @jit

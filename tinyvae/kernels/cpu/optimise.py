@@ -6,9 +6,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, prange, types
-from numba.extending import intrinsic
+from numba import carray, prange
 
 from ...clock import (
     BASE_LR,

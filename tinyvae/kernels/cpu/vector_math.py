@@ -1,12 +1,12 @@
 """exp, log and their kin in plain arithmetic, so that LLVM computes a whole vector of them at a time.
 It knows numbers; arrays only as what it activates, layers not at all.
 
-A loop that calls the C library's exp runs one number at a time. A loop of sums, products and comparisons alone becomes vector
-code. So each function here brings its argument into a short interval where a polynomial is as good as the dtype, and
-undoes that afterwards. Every product with a following sum is a `muladd`: no compiler flag decides how it is rounded, so a
-number gets the same bits wherever in a vector it stands. NaN stays NaN.
+A loop that calls the C library's exp runs one number at a time. A loop of sums, products and comparisons alone becomes
+vector code. So each function here brings its argument into a short interval where a polynomial is as good as the dtype,
+and undoes that afterwards. Every product with a following sum is a `muladd`: no compiler flag decides how it rounds, so
+a number gets the same bits wherever in a vector it stands. NaN stays NaN.
 
-Errors are the largest seen in units in the last place (ulp), in float32 over 2²³ numbers or more, in float64 over 10⁷.
+Errors are stated for float32 and float64, as the largest seen among 10⁷ numbers, in units in the last place (ulp).
 Coefficients: interpolation at Chebyshev points, in extended precision, rounded.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from ..reference import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
@@ -68,11 +68,11 @@ def power_of_two(typing, shifted, bias):
     """2^(n + bias) for shifted = n + ROUND: the lowest bits of that sum are n, and become the exponent."""
 
     def generate(context, builder, signature, arguments):
-        bits, fraction = (32, 23) if shifted.bitwidth == 32 else (64, 52)
-        integer = ir.IntType(bits)
-        exponent = builder.add(builder.bitcast(arguments[0], integer), builder.trunc(arguments[1], integer)
-                               if bits == 32 else arguments[1])  # fmt: skip
-        exponent = builder.add(exponent, ir.Constant(integer, 127 if bits == 32 else 1023))
+        fraction, middle = (23, 127) if shifted.bitwidth == 32 else (52, 1023)
+        integer = ir.IntType(shifted.bitwidth)
+        n = builder.bitcast(arguments[0], integer)
+        lift = builder.trunc(arguments[1], integer) if shifted.bitwidth == 32 else arguments[1]
+        exponent = builder.add(builder.add(n, lift), ir.Constant(integer, middle))
         return builder.bitcast(builder.shl(exponent, ir.Constant(integer, fraction)), arguments[0].type)
 
     return shifted(shifted, types.int64), generate
@@ -94,8 +94,20 @@ def split(typing, x):
 
 
 @intrinsic
+def unit(typing, word, kind):
+    """(word >> 8) · 2⁻²⁴ in kind's dtype: the uniform number in [0, 1) of a random uint32, exact in both dtypes."""
+
+    def generate(context, builder, signature, arguments):
+        number = builder.lshr(arguments[0], ir.Constant(arguments[0].type, 8))
+        number = builder.sitofp(number, arguments[1].type)  # 24 bits: the sign is never set
+        return builder.fmul(number, ir.Constant(number.type, 2.0**-24))
+
+    return kind(types.uint32, kind), generate
+
+
+@intrinsic
 def stack_array(typing, kind, size):
-    """A pointer to `size` (a literal) numbers of kind's dtype on the stack, for carray; gone when the function returns."""
+    """A pointer, for carray, to `size` (a literal) numbers of kind's dtype on the stack, until the caller returns."""
     if not isinstance(size, types.IntegerLiteral):
         return None
     count = size.literal_value
@@ -110,6 +122,10 @@ def stack_array(typing, kind, size):
 
 
 # ------------------------------------------------------------------------------------------------ one text, two dtypes
+
+# compiled into its callers: a loop with a call in it is no vector loop
+INLINED = {"error_model": "numpy", "forceinline": True}
+inlined = njit(**INLINED)
 
 
 class Format(NamedTuple):
@@ -166,15 +182,14 @@ def typed(write: Callable[[Callable[[float], Any], Format], Callable[[Any], Any]
     """A function for compiled code that `write` writes for the dtype of its argument.
 
     `write` takes the type of its constants, so that none of them is a float64 that would drag float32 along, and the
-    format with all numbers in that type.
+    format with all numbers in that type; the argument of what it returns is named x, as Numba wants it.
     """
 
     def function(x: Any) -> Any:
         raise TypeError(f"{write.__name__} is for compiled code")
 
     formats = {kind: Format(*(_as(f.real, value) for value in f)) for kind, f in FORMATS.items()}
-    options = {"error_model": "numpy", "forceinline": True}
-    overload(function, jit_options=options)(lambda x: write(formats[x].real, formats[x]) if x in formats else None)
+    overload(function, jit_options=INLINED)(lambda x: write(formats[x].real, formats[x]) if x in formats else None)
     function.__name__, function.__doc__ = write.__name__, write.__doc__
     return function
 
@@ -205,7 +220,7 @@ def _expm1_reduced(real, F):
 
 @typed
 def exp(real, F):
-    """exp(x), 0 and infinity included. @exp@"""
+    """exp(x), 0 and infinity included. 1.1, 1.1 ulp."""
     LOWEST, HIGHEST, ROUND, one, half = F.LOWEST, F.HIGHEST, F.ROUND, real(1), real(0.5)
 
     def exp(x):
@@ -221,7 +236,7 @@ def exp(real, F):
 
 @typed
 def decay(real, F):
-    """exp(−|x|), cheaper than exp: one factor 2ⁿ, lifted by 64 (512) and let down again. @decay@"""
+    """exp(−|x|), cheaper than exp: one factor 2ⁿ, lifted by 64 (512) and let down again. 1.1, 1.1 ulp."""
     lift, LOWEST, one = (64, F.LOWEST, real(1)) if real is np.float32 else (512, F.LOWEST, real(1))
     lowered = real(2.0**-lift)
 
@@ -236,7 +251,7 @@ def decay(real, F):
 
 @typed
 def expm1(real, F):
-    """exp(x) − 1, accurate near 0: 2ⁿ p + (2ⁿ − 1). @expm1@"""
+    """exp(x) − 1, accurate near 0: 2ⁿ p + (2ⁿ − 1). 1.7, 2.2 ulp."""
     SMALL, HIGHEST, half, two = F.SMALL, F.HIGHEST, real(0.5), real(2)
 
     def expm1(x):
@@ -251,7 +266,7 @@ def expm1(real, F):
 
 @typed
 def log(real, F):
-    """log(x) of a positive normal number. @log@"""
+    """log(x) of a positive normal number. 0.9, 1.1 ulp."""
     LN2_HIGH, LN2_LOW, LOG, one, half = F.LN2_HIGH, F.LN2_LOW, F.LOG, real(1), real(0.5)
 
     def log(x):
@@ -265,7 +280,7 @@ def log(real, F):
 
 @typed
 def log1p(real, F):
-    """log(1 + x) for 0 ≤ x ≤ 1. @log1p@"""
+    """log(1 + x) for 0 ≤ x ≤ 1. 1.6, 1.6 ulp."""
     LOG1P = F.LOG1P
 
     def log1p(x):
@@ -276,7 +291,7 @@ def log1p(real, F):
 
 @typed
 def cos_sin_turn(real, F):
-    """(cos 2πx, sin 2πx) for 0 ≤ x < 1 a multiple of 2⁻²⁴: quarter turns come off exactly. @turn@"""
+    """(cos 2πx, sin 2πx) for 0 ≤ x < 1 a multiple of 2⁻²⁴: quarter turns come off exactly. 1.7, 1.6 ulp."""
     ROUND, SIN, COS, four, quarter = F.ROUND, F.SIN, F.COS, real(4), real(0.25)
     one, two, three = real(1), real(2), real(3)
 
@@ -293,7 +308,7 @@ def cos_sin_turn(real, F):
 
 @typed
 def tanh(real, F):
-    """tanh(x) = −t / (2 + t) with t = expm1(−2 |x|), and the sign of x. @tanh@"""
+    """tanh(x) = −t / (2 + t) with t = expm1(−2 |x|), and the sign of x. 2.5, 2.6 ulp."""
     zero, two = real(0), real(2)
 
     def tanh(x):
@@ -306,7 +321,7 @@ def tanh(real, F):
 
 @typed
 def sigmoid(real, F):
-    """1 / (1 + exp(−x)) without overflow. @sigmoid@"""
+    """1 / (1 + exp(−x)) without overflow. 2.4, 2.4 ulp."""
     one = real(1)
 
     def sigmoid(x):
@@ -318,7 +333,7 @@ def sigmoid(real, F):
 
 @typed
 def softplus(real, F):
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(−|x|)). @softplus@"""
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(−|x|)). 2.1, 2.1 ulp."""
     zero = real(0)
 
     def softplus(x):
