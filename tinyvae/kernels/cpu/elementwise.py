@@ -49,9 +49,14 @@ def part(array, chunk):
 
 
 @jit
-def _activate(x, act, y):
+def _copy(x, y):
     for i in range(y.size):
         y[i] = x[i]
+
+
+@jit
+def _activate(x, act, y):
+    _copy(x, y)
     apply_activation(y, act)
 
 
@@ -161,7 +166,7 @@ def _kl(sigma, mean, log_sigma):
 def _latent(h, eps, z, kl, first, last):
     L, k = kl.shape[1], z.shape[0] // kl.shape[0]
     for b in range(first, last):
-        kl[b, :] = h[b, L:]
+        _copy(h[b, L:], kl[b])
     sigma = kl.reshape(-1)[first * L : last * L]
     for i in range(sigma.size):  # the images together: rows may be shorter than a vector
         sigma[i] = exp(sigma[i])
