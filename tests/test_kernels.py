@@ -255,7 +255,7 @@ def work(name, *arrays):
 
 def check_weight_grads(device, name, arrays, geometry, grad_w, grad_b):
     """Written with add = 0, added with add = 1."""
-    scratch = work(name, *arrays)
+    scratch = work(name, *arrays, grad_w)
     got = run(device, name, *arrays, *geometry, 0, scratch, blank(*grad_w.shape), blank(grad_b.size))
     for array, want in zip(got, (grad_w, grad_b), strict=True):
         close(array, want)

@@ -66,7 +66,7 @@ def build_parser() -> Parser:
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
         add(command)
     check = commands.add_parser("gradcheck", help="check every op, layer and model against numerical gradients")
-    check.add_argument("--device", default="numpy", help="numpy (default)")
+    check.add_argument("--device", default="numpy", help="numpy (default) or numba")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     commands.add_parser("info", help="versions, devices, threads, data found")
     return parser
@@ -99,7 +99,7 @@ def add_train(commands: Any) -> None:
     option("--clip", type=number, metavar="X", help="largest norm of the gradient, 0 for any (default 0)")
     option("--validation", type=integer, metavar="N", help="training images held out for validation (default 0)")
     option("--early-stop", type=integer, metavar="N", help="stop after N epochs without a better validation loss")
-    option("--device", metavar="NAME", help="numpy (default)")
+    option("--device", metavar="NAME", help="numpy, or numba: compiled on first use (default numpy)")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
     option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
     option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")

@@ -14,7 +14,13 @@ DTYPES = ("float32", "float64")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULE_NAMES = ("constant", "step", "cosine")
 # read once by NumPy's BLAS, whichever it is, when NumPy is imported
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 
 def require_int(name: str, value: Any, least: int, why: str = "") -> None:

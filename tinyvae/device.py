@@ -4,6 +4,7 @@ It knows arrays and nothing of ops, layers or models."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,23 @@ class NumpyDevice:
         return step
 
 
-DEVICES = {"numpy": NumpyDevice}
+class NumbaDevice(NumpyDevice):
+    """The host again, with ops compiled by Numba: the same arrays, other functions."""
+
+    name = "numba"
+
+    def __init__(self) -> None:
+        if find_spec("numba") is None:
+            raise DeviceError("device='numba' needs the package numba: pip install numba")
+
+
+DEVICES: dict[str, type[NumpyDevice]] = {"numpy": NumpyDevice, "numba": NumbaDevice}
 
 
 def open_device(name: str) -> NumpyDevice:
     """The device called `name`, or a DeviceError that says what is missing."""
     if name in DEVICES:
         return DEVICES[name]()
-    if name in ("numba", "cuda"):
+    if name == "cuda":
         raise DeviceError(f"device={name!r}: this version of tinyvae has no {name} kernels yet; use device='numpy'")
     raise DeviceError(f"device={name!r} is not a device; use one of {', '.join(map(repr, DEVICES))}")

@@ -110,6 +110,8 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
     say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {config.device}")
     if data.note and config.data not in ("mnist", "fashion-mnist"):
         say(f"{config.data}: {data.note}")
+    if config.device == "numba" and kernel_cache()[1]:
+        say("compiling the kernels, the first time only: half a minute before the first step")
     trainer = Trainer(model, data, config.train, out, resume, progress=True)
     write_json(out / CONFIG, config.to_json())
     rows = trainer.run()
@@ -191,6 +193,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def kernel_cache() -> tuple[Path | None, bool]:
+    """Where compiled kernels are kept, and whether they are still to be compiled."""
+    from .kernels.cpu import compile as compiled
+
+    return compiled.CACHE, compiled.is_cold()
+
+
 def describe_machine() -> str:
     """What `tinyvae info` prints: versions, devices, threads, caches, data."""
     lines = [f"{name:<14}{value}" for name, value in versions().items()]
@@ -198,7 +207,9 @@ def describe_machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limits = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     lines.append(f"{'threads':<14}{cores} cores{''.join(', ' + limit for limit in limits)}")
-    lines.append(f"{'caches':<14}none: this version compiles nothing")
+    folder, cold = kernel_cache()
+    state = "empty" if cold else "filled"
+    lines.append(f"{'caches':<14}{f'{state}: {folder}' if folder else 'none: no folder can be written'}")
     for found in datasets.available():
         lines.append(f"{found.name:<14}{'found: ' if found.found else 'missing: '}{found.where}")
     return "\n".join(lines)

@@ -61,9 +61,10 @@ def train(
 
     images: a Dataset, or an array (N, H, W, C), uint8 or float in [0, 1], whose last 10 % of a shuffle are held out.
     out: a folder for `metrics.jsonl` and checkpoints; with `resume` the run in it goes on as if never interrupted.
-    progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there. The other options are those of
-    `TrainConfig`. A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and "validation" where there is
-    such a part; "train" is the mean over the epoch's images while training, "test" a pass at its end.
+    progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there. The other
+    options are those of `TrainConfig`. A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and
+    "validation" where there is such a part; "train" is the mean over the epoch's images while training, "test" a pass
+    at its end.
     """
     config = TrainConfig(
         epochs, batch_size, lr, optimizer, schedule, clip, beta, warmup, binarize, validation, early_stop, save_every,

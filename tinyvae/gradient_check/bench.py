@@ -3,7 +3,7 @@ It knows how things are called, not what they should give."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class Runner:
             if arg.role == "option":
                 arguments.append(next(feed))
             elif arg.role == "work":
-                arguments.append(self.device.empty(self._work(name, given), self.dtype))
+                arguments.append(self.device.empty(self._work(name, given, shapes), self.dtype))
             elif arg.role == "out":
                 dtype = self.dtype if arg.dtype == "float" else arg.dtype
                 arguments.append(self.device.empty(shapes[arg.name], dtype))
@@ -113,13 +113,15 @@ class Runner:
         return np.ascontiguousarray(value, None if kind == "image" else kind)
 
     @staticmethod
-    def _work(name: str, given: Sequence[Any]) -> int:
-        shapes = []
-        for arg, value in zip([a for a in OPS[name].args if a.role in ("in", "inout", "option")], given, strict=True):
+    def _work(name: str, given: Sequence[Any], outputs: Mapping[str, Shape]) -> int:
+        feed, shapes = iter(given), []
+        for arg in OPS[name].args:
             if arg.optional:
                 break
-            if arg.role != "option":
-                shapes.append(np.shape(value))
+            if arg.role == "option":
+                next(feed)
+            elif arg.role != "work":
+                shapes.append(outputs[arg.name] if arg.role == "out" else np.shape(next(feed)))
         return OPS[name].work_size(*shapes)
 
 

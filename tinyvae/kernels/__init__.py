@@ -3,7 +3,8 @@ It knows arithmetic on raw arrays, and nothing of layers or models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,19 @@ RATES_IN = _in("rates", "8", dtype="float64", draw="positive")
 
 
 Pair = tuple[int, int]
+
+
+PATCHES = 16 * 14 * 4 * 32  # scratch of conv2d_grad_x: a patch of 14 rows and 4 tiles for each of 16 tasks
+MOST_SUMS = 16
+
+
+def partial_sums(pixels: int) -> int:
+    """How many partial sums a convolution's weight gradient is made of: from the shapes, never from the threads."""
+    return max(1, min(MOST_SUMS, pixels // 512))
+
+
+def _weight_sums(dims: Mapping[str, Any]) -> int:
+    return partial_sums(dims["B"] * dims["OH"] * dims["OW"]) * dims["KH"] * dims["KW"] * dims["C"] * dims["F"]
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -191,13 +205,13 @@ _TABLE = (
         "conv2d_grad_x",
         (_GRAD_Y, _W, _in("b", "C", optional=True), *_GEOMETRY, _option("act", "act"), WORK,
          _out("grad_x", "B", "H", "W", "C")),
-        _CONVS, _conv_flops, 8, ("KH", "KW", "F"), linear=True, rule=_conv_rule,
+        _CONVS, _conv_flops, 8, ("KH", "KW", "F"), linear=True, rule=_conv_rule, work=lambda dims: PATCHES,
     ),
     Op(
         "conv2d_grad_w",
         (_X, _GRAD_Y, *_GEOMETRY, _option("add", "flag"), WORK,
          _out("grad_w", "KH", "KW", "C", "F"), _out("grad_b", "F", optional=True)),
-        _CONVS, _conv_flops, 1, ("B", "OH", "OW"), linear=True, rule=_conv_rule,
+        _CONVS, _conv_flops, 1, ("B", "OH", "OW"), linear=True, rule=_conv_rule, work=_weight_sums,
     ),
     Op(
         "latent", (_in("h", "B", "2*L"), _in("eps", "R", "L"), _out("z", "R", "L"), _out("kl", "B", "L")),
@@ -299,8 +313,28 @@ class Kernels:
         raise KernelError(f"there is no op {name!r}; tinyvae.kernels.OPS lists them all")
 
 
+class _Later(Mapping[str, Callable[..., None]]):
+    """A column that is imported when it is first looked into: compilers take their time to load."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def _column(self) -> Mapping[str, Callable[..., None]]:
+        return import_module(self._module, __name__).COLUMN
+
+    def __getitem__(self, name: str) -> Callable[..., None]:
+        return self._column()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._column())
+
+    def __len__(self) -> int:
+        return len(self._column())
+
+
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "numpy": {name: getattr(reference, name) for name in OPS},
+    "numba": _Later(".cpu"),
 }
 
 

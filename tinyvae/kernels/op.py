@@ -95,7 +95,7 @@ class Op:
                 drawn.append(lengths[arg.name])
                 continue
             if arg.role == "work":
-                drawn.append(np.empty(self.work(lengths), dtype))
+                drawn.append(np.full(self.work(lengths), np.nan, dtype))
                 continue
             kind = dtype if arg.dtype == "float" else np.uint8 if arg.dtype == "image" else arg.dtype
             shape = _lengths(arg.dims, lengths) if not (arg.optional and lengths.get(f"no_{arg.name}")) else (0,)

@@ -100,7 +100,7 @@ class ConvTwin(Twin):
         """Scratch for the three primitives between the large (H, W) and the small (OH, OW) side."""
         self.work = site.work("conv2d", large, self.weight.shape)
         self.work_x = site.work("conv2d_grad_x", small, self.weight.shape)
-        self.work_w = site.work("conv2d_grad_w", large, small)
+        self.work_w = site.work("conv2d_grad_w", large, small, self.weight.shape)
 
 
 class Conv2dTwin(ConvTwin):

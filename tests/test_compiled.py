@@ -1,0 +1,121 @@
+"""What only the compiled columns can get wrong: bits that depend on threads, NaN lost on the way, the cache, other
+vector widths. That they compute what the reference does is tested with every op's row."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+
+from tinyvae import kernels
+from tinyvae.kernels import RELU
+from tinyvae.kernels.cpu import compile as compiled
+from tinyvae.kernels.cpu.tile import MACHINES
+
+LARGE = {"B": 131, "K": 785, "N": 397, "act": RELU, "add": 0}  # threads are used, and every side is ragged
+
+
+def arguments(name):
+    op = kernels.OPS[name]
+    if name.startswith("dense"):
+        op = replace(op, examples={"model": LARGE})
+    return op, op.example("model", np.float32, seed=1)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one core")
+@pytest.mark.parametrize("name", list(kernels.OPS))
+def test_the_bits_do_not_depend_on_the_threads(name):
+    run, results = getattr(kernels.load("numba"), name), []
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, 2):
+            op, given = arguments(name)
+            numba.set_num_threads(threads)
+            run(*given)
+            results.append([v.tobytes() for a, v in zip(op.args, given, strict=True) if a.role in ("out", "inout")])
+    finally:
+        numba.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_grad_x", "dense_grad_w", "conv2d", "conv2d_grad_x", "conv2d_grad_w"])
+def test_nan_comes_through_where_it_belongs(name):
+    op = kernels.OPS[name]
+    want, got = (op.example("ragged", np.float64, seed=2) for _ in range(2))
+    for given in (want, got):
+        given[0].reshape(-1)[3] = np.nan
+    with np.errstate(invalid="ignore"):
+        getattr(kernels.load("numpy"), name)(*want)
+    getattr(kernels.load("numba"), name)(*got)
+    place = next(i for i, arg in enumerate(op.args) if arg.role == "out")
+    np.testing.assert_array_equal(np.isnan(got[place]), np.isnan(want[place]))
+    assert np.isnan(want[place]).any()
+
+
+def test_the_fingerprint_changes_with_what_the_code_depends_on(monkeypatch):
+    first = compiled.fingerprint()
+    assert compiled.fingerprint() == first
+    monkeypatch.setenv("TINYVAE_VECTOR", "plain")
+    assert compiled.fingerprint() != first
+    monkeypatch.undo()
+    monkeypatch.setattr(compiled.numba, "__version__", "0.0")
+    assert compiled.fingerprint() != first
+
+
+def test_a_cache_that_cannot_be_written_is_no_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TINYVAE_CACHE", str(tmp_path / "file" / "inside"))
+    assert compiled.cache_folder() is None
+    monkeypatch.setenv("TINYVAE_CACHE", "")
+    assert compiled.cache_folder() is None
+    monkeypatch.setenv("TINYVAE_CACHE", str(tmp_path / "new"))
+    folder = compiled.cache_folder()
+    assert folder is not None
+    assert folder.parent == tmp_path / "new"
+
+
+PRODUCT = """
+import numpy as np
+from tinyvae import kernels
+k, rng = kernels.load("numba"), np.random.default_rng(0)
+for dtype, bound in ((np.float32, 1e-5), (np.float64, 1e-13)):
+    x, w = rng.standard_normal((37, 45)).astype(dtype), rng.standard_normal((45, 70)).astype(dtype)
+    y, none = np.full((37, 70), np.nan, dtype), np.empty(0, dtype)
+    k.dense(x, w, none, 0, y)
+    assert np.abs(y - x.astype(float) @ w).max() < bound * 45, dtype
+    grad_x, grad_w = np.full_like(x, np.nan), np.full_like(w, np.nan)
+    k.dense_grad_x(y, w, none, grad_x)
+    k.dense_grad_w(x, y, 0, none, grad_w, none)
+    assert np.abs(grad_x - y.astype(float) @ w.T).max() < bound * 2000, dtype
+    assert np.abs(grad_w - x.T.astype(float) @ y).max() < bound * 2000, dtype
+print("ok")
+"""
+
+
+def product_in_a_fresh_process(**environment):
+    return subprocess.run(
+        [sys.executable, "-c", PRODUCT], env=os.environ | environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", list(MACHINES))
+def test_every_vector_width(machine, tmp_path):
+    """LLVM splits vectors that the host lacks, so the other machines' tiles run here too, if slowly."""
+    done = product_in_a_fresh_process(TINYVAE_VECTOR=machine, TINYVAE_CACHE=str(tmp_path))
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+@pytest.mark.slow
+def test_a_broken_cache_is_harmless(tmp_path):
+    environment = {"TINYVAE_CACHE": str(tmp_path)}
+    assert product_in_a_fresh_process(**environment).stdout.strip() == "ok"
+    files = [p for p in tmp_path.rglob("*") if p.suffix in (".nbi", ".nbc")]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[:40])
+    done = product_in_a_fresh_process(**environment)
+    assert done.stdout.strip() == "ok", done.stderr
