@@ -73,9 +73,11 @@ def block(kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i
         for i in range(i0, i1, TALL):
             height = min(TALL, i1 - i)
             source, row, step = a + i * a_row + k0 * size, a_row, size
-            if a_turned:
+            if a_turned and a_row % ALIASED == 0:
                 source, row, step = a_pack, size, A_STEP
                 pack_rows(kind, size, lanes, a + k0 * a_row + i * size, a_row, depth, height, a_pack, step)
+            elif a_turned:
+                source, row, step = a + k0 * a_row + i * size, size, a_row
             elif a_row % ALIASED == 0:
                 source, row = a_pack, A_ROW
                 pack_rows(kind, size, lanes, a + i * a_row + k0 * size, a_row, height, depth, a_pack, A_ROW)
