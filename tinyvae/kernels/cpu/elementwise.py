@@ -30,6 +30,7 @@ CHUNK = 8192  # numbers per part of a flat array: its parts of all arguments sta
 HEAVY = 1 << 16  # numbers from which threads pay, where each costs an exp
 LIGHT = 1 << 18  # and where each costs a few products
 IMAGES = 8  # images per part of the latent ops
+STRETCH = 1024  # pixels of a row whose terms are held, then summed
 COLUMNS, VECTOR = 64, 16  # latent dimensions taken at a time, and numbers in the widest vector
 
 
@@ -269,16 +270,30 @@ def _bernoulli_value(logits, x):
 
 
 @jit
+def _sum_of(terms):
+    """Σ terms. A loop that only reads: one that also stores has a second body for arrays that stand close together in
+    memory, which adds in another order, and then the bits would depend on where the arrays are."""
+    total = terms.dtype.type(0)
+    for i in range(terms.size):
+        total = add_in_any_order(total, terms[i])
+    return total
+
+
+@jit
 def _bernoulli_both(logits, x, scale, grad):
     """nll of one row, and its gradient: softplus and sigmoid from the same exp(−|logits|)."""
     real = logits.dtype.type
     total, zero, one = real(0), real(0), real(1)
-    for i in range(logits.size):
-        a, target = logits[i], x[i]
-        e = decay(a)
-        softplus = (a if a > 0 else zero) + log1p(e)
-        total = add_in_any_order(total, muladd(-target, a, softplus))
-        grad[i] = scale * ((e if a < 0 else one) / (one + e) - target)
+    terms = carray(stack_array(zero, STRETCH), STRETCH)
+    for start in range(0, logits.size, STRETCH):
+        count = min(STRETCH, logits.size - start)
+        for i in range(count):
+            a, target = logits[start + i], x[start + i]
+            e = decay(a)
+            softplus = (a if a > 0 else zero) + log1p(e)
+            terms[i] = muladd(-target, a, softplus)
+            grad[start + i] = scale * ((e if a < 0 else one) / (one + e) - target)
+        total += _sum_of(terms[:count])
     return total
 
 
@@ -312,10 +327,14 @@ def _gaussian_row(mean, x, factor, grad):
     """Σ (mean − x)² of one row, and its gradient, factor · (mean − x), unless grad has length 0."""
     total = mean.dtype.type(0)
     if grad.size:
-        for i in range(mean.size):
-            difference = mean[i] - x[i]
-            total = add_in_any_order(total, difference * difference)
-            grad[i] = factor * difference
+        terms = carray(stack_array(total, STRETCH), STRETCH)
+        for start in range(0, mean.size, STRETCH):
+            count = min(STRETCH, mean.size - start)
+            for i in range(count):
+                difference = mean[start + i] - x[start + i]
+                terms[i] = difference * difference
+                grad[start + i] = factor * difference
+            total += _sum_of(terms[:count])
     else:
         for i in range(mean.size):
             difference = mean[i] - x[i]
