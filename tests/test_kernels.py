@@ -158,7 +158,8 @@ def test_work_size_follows_from_the_shapes(name):
         shapes = [
             a.shape for arg, a in zip(op.args, arguments, strict=True) if arg.role not in ("option", "work")
         ]  # fmt: skip
-        assert op.work_size(*shapes) == op.work(op.examples[label])
+        options = {arg.name: op.examples[label][arg.name] for arg in op.args if arg.role == "option"}
+        assert op.work_size(*shapes, options=options) == op.work(op.examples[label])
 
 
 def test_ragged_examples_have_no_square_shapes():
@@ -248,14 +249,15 @@ def test_dense(device, B, K, N, act, bias, seed):
     check_weight_grads(device, "dense_grad_w", (x, grad_y), (), grad_w, grad_b if bias else EMPTY)
 
 
-def work(name, *arrays):
+def work(name, *arrays, geometry=((1, 1), (0, 0))):
     """Scratch of the size that the table asks for, poisoned."""
-    return blank(OPS[name].work_size(*(a.shape for a in arrays)))
+    options = dict(zip(("stride", "padding"), geometry, strict=True))
+    return blank(OPS[name].work_size(*(a.shape for a in arrays), options=options))
 
 
 def check_weight_grads(device, name, arrays, geometry, grad_w, grad_b):
     """Written with add = 0, added with add = 1."""
-    scratch = work(name, *arrays, grad_w)
+    scratch = work(name, *arrays, grad_w, geometry=geometry or ((1, 1), (0, 0)))
     got = run(device, name, *arrays, *geometry, 0, scratch, blank(*grad_w.shape), blank(grad_b.size))
     for array, want in zip(got, (grad_w, grad_b), strict=True):
         close(array, want)
@@ -296,10 +298,11 @@ def assert_convolution(device, c, act="identity"):
     activated = np.vectorize(lambda a: naive.activation(act, a))
 
     want = activated(naive.conv2d(x, w, b, *geometry, c.out))
-    (y,) = run(device, "conv2d", x, w, b, *geometry, ACTIVATIONS[act], work("conv2d", x, w), blank(*grad_y.shape))
+    scratch = work("conv2d", x, w, geometry=geometry)
+    (y,) = run(device, "conv2d", x, w, b, *geometry, ACTIVATIONS[act], scratch, blank(*grad_y.shape))
     close(y, want)
     want = activated(naive.conv2d_grad_x(grad_y, w, b_x, *geometry, c.hw))
-    scratch = work("conv2d_grad_x", grad_y, w)
+    scratch = work("conv2d_grad_x", grad_y, w, np.array(0.0), x, geometry=geometry)
     (grad_x,) = run(device, "conv2d_grad_x", grad_y, w, b_x, *geometry, ACTIVATIONS[act], scratch, blank(*x.shape))
     close(grad_x, want)
     grad_w, grad_b = naive.conv2d_grad_w(x, grad_y, c.kernel, *geometry)

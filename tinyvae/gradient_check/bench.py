@@ -114,15 +114,14 @@ class Runner:
 
     @staticmethod
     def _work(name: str, given: Sequence[Any], outputs: Mapping[str, Shape]) -> int:
-        feed, shapes = iter(given), []
+        feed, shapes, options = iter(given), [], {}
         for arg in OPS[name].args:
-            if arg.optional:
-                break
             if arg.role == "option":
-                next(feed)
+                options[arg.name] = next(feed)
             elif arg.role != "work":
-                shapes.append(outputs[arg.name] if arg.role == "out" else np.shape(next(feed)))
-        return OPS[name].work_size(*shapes)
+                shape = outputs[arg.name] if arg.role == "out" else np.shape(next(feed))
+                shapes.append(() if 0 in shape else shape)
+        return OPS[name].work_size(*shapes, options=options)
 
 
 def pieces(layer: Layer) -> list[Layer]:

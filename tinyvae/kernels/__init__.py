@@ -14,6 +14,7 @@ from ..errors import KernelError
 from . import reference
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
+from .scratch import forward_room, image_grad_room, weight_grad_room
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -48,19 +49,6 @@ RATES_IN = _in("rates", "8", dtype="float64", draw="positive")
 
 
 Pair = tuple[int, int]
-
-
-PATCHES = 16 * 14 * 4 * 32  # scratch of conv2d_grad_x: a patch of 14 rows and 4 tiles for each of 16 tasks
-MOST_SUMS = 16
-
-
-def partial_sums(pixels: int) -> int:
-    """How many partial sums a convolution's weight gradient is made of: from the shapes, never from the threads."""
-    return max(1, min(MOST_SUMS, pixels // 512))
-
-
-def _weight_sums(dims: Mapping[str, Any]) -> int:
-    return partial_sums(dims["B"] * dims["OH"] * dims["OW"]) * dims["KH"] * dims["KW"] * dims["C"] * dims["F"]
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -199,19 +187,19 @@ _TABLE = (
         "conv2d",
         (_X, _W, _in("b", "F", optional=True), *_GEOMETRY, _option("act", "act"), WORK,
          _out("y", "B", "OH", "OW", "F")),
-        _CONVS, _conv_flops, 8, ("KH", "KW", "C"), linear=True, rule=_conv_rule,
+        _CONVS, _conv_flops, 8, ("KH", "KW", "C"), linear=True, rule=_conv_rule, work=forward_room,
     ),
     Op(
         "conv2d_grad_x",
         (_GRAD_Y, _W, _in("b", "C", optional=True), *_GEOMETRY, _option("act", "act"), WORK,
          _out("grad_x", "B", "H", "W", "C")),
-        _CONVS, _conv_flops, 8, ("KH", "KW", "F"), linear=True, rule=_conv_rule, work=lambda dims: PATCHES,
+        _CONVS, _conv_flops, 8, ("KH", "KW", "F"), linear=True, rule=_conv_rule, work=image_grad_room,
     ),
     Op(
         "conv2d_grad_w",
         (_X, _GRAD_Y, *_GEOMETRY, _option("add", "flag"), WORK,
          _out("grad_w", "KH", "KW", "C", "F"), _out("grad_b", "F", optional=True)),
-        _CONVS, _conv_flops, 1, ("B", "OH", "OW"), linear=True, rule=_conv_rule, work=_weight_sums,
+        _CONVS, _conv_flops, 1, ("B", "OH", "OW"), linear=True, rule=_conv_rule, work=weight_grad_room,
     ),
     Op(
         "latent", (_in("h", "B", "2*L"), _in("eps", "R", "L"), _out("z", "R", "L"), _out("kl", "B", "L")),

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import KernelError
 
+NO_OPTIONS: Mapping[str, Any] = {}
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -77,13 +78,15 @@ class Op:
         """The number of terms of the longest sum."""
         return int(np.prod([dims[d] for d in self.reduction])) if self.reduction else 1
 
-    def work_size(self, *shapes: tuple[int, ...]) -> int:
-        """Elements that `work` must have for arrays of these shapes, in the order of the arguments."""
+    def work_size(self, *shapes: tuple[int, ...], options: Mapping[str, Any] = NO_OPTIONS) -> int:
+        """Elements that `work` must have for arrays of these shapes, in the order of the arguments, () where one is
+        left out, and these options (a convolution's stride and padding)."""
         dims: dict[str, int] = {}
         arrays = [a for a in self.args if a.role not in ("option", "work")]
         for arg, shape in zip(arrays, shapes, strict=False):
-            _match(self.name, arg, shape, dims)
-        return self.work(dims)
+            if shape:
+                _match(self.name, arg, shape, dims)
+        return self.work({**dims, **options})
 
     def example(self, label: str, dtype: Any, seed: int = 0) -> list[Any]:
         """Arguments for one call: arrays drawn by NumPy, outputs poisoned with NaN (or all ones for integers)."""
@@ -135,12 +138,12 @@ class Op:
         complaint = self.rule(dims, options)
         if complaint:
             raise KernelError(f"{self.name}: {complaint}")
-        self._check_work_and_overlap(arrays, dims)
+        self._check_work_and_overlap(arrays, {**dims, **options})
 
-    def _check_work_and_overlap(self, arrays: list[tuple[Arg, Any]], dims: Mapping[str, Any]) -> None:
+    def _check_work_and_overlap(self, arrays: list[tuple[Arg, Any]], lengths: Mapping[str, Any]) -> None:
         for arg, value in arrays:
-            if arg.role == "work" and value.size < self.work(dims):
-                raise KernelError(f"{self.name}: work has {value.size} elements, needs {self.work(dims)}")
+            if arg.role == "work" and value.size < self.work(lengths):
+                raise KernelError(f"{self.name}: work has {value.size} elements, needs {self.work(lengths)}")
             if arg.role == "in":
                 continue
             for other, second in arrays:

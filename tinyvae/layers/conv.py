@@ -98,9 +98,10 @@ class ConvTwin(Twin):
 
     def allocate_work(self, site: Site, large: Shape, small: Shape) -> None:
         """Scratch for the three primitives between the large (H, W) and the small (OH, OW) side."""
-        self.work = site.work("conv2d", large, self.weight.shape)
-        self.work_x = site.work("conv2d_grad_x", small, self.weight.shape)
-        self.work_w = site.work("conv2d_grad_w", large, small, self.weight.shape)
+        geometry = {"stride": self.stride, "padding": self.padding}
+        self.work = site.work("conv2d", large, self.weight.shape, options=geometry)
+        self.work_x = site.work("conv2d_grad_x", small, self.weight.shape, (), large, options=geometry)
+        self.work_w = site.work("conv2d_grad_w", large, small, self.weight.shape, options=geometry)
 
 
 class Conv2dTwin(ConvTwin):

@@ -3,7 +3,7 @@ It knows how layers are joined, not what any of them computes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from ..clock import Clock
 from ..errors import KernelError, ShapeError
+from ..kernels import OPS
+from ..kernels.op import NO_OPTIONS
 from ..params import ParamTable, Tensor
 
 Shape = tuple[int, ...]
@@ -55,11 +57,9 @@ class Site:
         except KernelError as error:
             raise KernelError(f"layer {self.path!r}: {error}") from None
 
-    def work(self, op: str, *shapes: Shape) -> Any:
-        """Scratch memory for `op` on arrays of these shapes."""
-        from ..kernels import OPS
-
-        return self.empty(OPS[op].work_size(*shapes))
+    def work(self, op: str, *shapes: Shape, options: Mapping[str, Any] = NO_OPTIONS) -> Any:
+        """Scratch memory for `op` on arrays of these shapes; () stands for one that is left out."""
+        return self.empty(OPS[op].work_size(*shapes, options=options))
 
     def value(self, name: str) -> Any:
         """A tensor of this layer; length 0 where the layer declared none of that name."""

@@ -1,322 +1,494 @@
-"""Convolution, its gradient to the input and to the weight, as products on the register tile; channels last.
-It knows which pixels a window sees and where its sums belong; no window is ever stored for the whole batch.
+"""Convolution, its gradient to the input and to the weight, on the register tile; channels last.
+It knows windows, padding and threads; the tile knows registers, scratch.py how much memory is there.
 
-Channels last, the part of a window in one row of the image, KW·C numbers, lies in one piece in memory. So a window is
-gathered as KH pieces into a row of a small buffer, and scattered back as KH pieces. A row of kernel numbers is called a
-*run* here: run u holds k = u·KW·C … (u + 1)·KW·C − 1 of the K = KH·KW·C numbers of a window.
+Channels last, the part of a window in one row of a padded image, KW·C numbers, lies in one piece in memory. So the tile
+reads windows where they stand: it is given the address of each window's first number, the distance from one row of
+the image to the next, and runs over the KH rows. No window is ever stored, but where the images are so narrow that a
+row of the tile would be mostly empty.
+
+Each image is copied into a padded one in scratch memory first, small enough to stay in the cache, with zeros around
+it: then no window needs a question about borders.
 """
 
 from __future__ import annotations
 
+import numpy as np
 from numba import get_num_threads, prange
 
-from .. import partial_sums
+from ..reference import RELU
+from ..scratch import NARROW, PIXELS, TASKS, WIDEST, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
-from .product import (
-    A_BYTES,
-    A_ROW,
-    ALIASED,
-    B_BYTES,
-    DEPTH,
-    GROUP,
-    PANEL_BYTES,
-    SMALL,
-    bias_grad,
-    finish,
-    pack_rows,
-    pack_transposed,
-)
-from .stack import clear, copy_vector, stack
-from .tile import ACROSS, TALL, VECTOR_BYTES, tile
+from .product import PANEL_BYTES, SMALL, TABLE, bias_grad, pack_panels, pack_transposed
+from .stack import add_number, add_vector, copy_vector, copy_whole, move, put, stack
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
 from .vector_math import apply_activation
 
-TASKS = 16  # pieces that a batch is cut into; a number of its own, so that the bits do not depend on the threads
-PIXELS = 128  # windows gathered at a time for the weight's gradient
-WINDOW_ROW = DEPTH * 8 + VECTOR_BYTES
-WINDOW_BYTES = PIXELS * WINDOW_ROW
+
+@jit
+def clear(kind, lanes, size, target, count):
+    """`count` zeros, rounded up to whole vectors."""
+    for i in range(0, count, lanes):
+        copy_vector(kind, target, target + i * size, 0)
 
 
 @jit
-def gather_window(kind, size, lanes, x, H, W, C, top, left, KW, k0, k1, target):
-    """Numbers k0 … k1 − 1 of the window whose corner is (top, left) of the image at x, zeros outside; ascending in k.
+def copy_padded(kind, lanes, size, image, rows, count, target, target_row, first):
+    """Rows of `count` numbers into a padded image, `first` bytes from its beginning. The zeros around them stay."""
+    for h in range(rows):
+        source, at = image + h * count * size, target + first + h * target_row
+        for i in range(0, count, lanes):
+            copy_vector(kind, source + i * size, at + i * size, count - i)
 
-    Whole vectors are written, so up to lanes − 1 numbers behind the last are overwritten: the next piece mends them.
+
+@jit
+def window_grid(
+    tiles, kind, size, lanes, source, down, right, out, out_down, out_right, R, Q, K, runs, run_row, packed, N,
+    start, bias, relu,
+):  # fmt: skip
+    """out[r, q, :] = start + Σ_u Σ_k window[r, q, u, k] · weight[u, k, :] for R × Q windows.
+
+    source, out: addresses; down, right, out_down, out_right: bytes from one window, or its sums, to the next.
+    A window is `runs` pieces of K numbers, run_row bytes apart. packed: the weight (runs·K, N) in panels.
     """
-    run = KW * C
-    k = k0
-    while k < k1:
-        u = k // run
-        first, end = k - u * run, min(k1 - u * run, run)  # within the run
-        h = top + u
-        inside, until = max(first, min(end, -left * C)), max(first, min(end, (W - left) * C))
-        if h < 0 or h >= H or until < inside:
-            inside = until = end
-        for s in range(first, inside):
-            clear(kind, target + (k - k0 + s - first) * size)
-        source = x + (h * W + left) * C * size
-        for s in range(inside, until, lanes):
-            copy_vector(kind, source + s * size, target + (k - k0 + s - first) * size, until - s)
-        for s in range(until, end):
-            clear(kind, target + (k - k0 + s - first) * size)
-        k = u * run + end
-
-
-@jit
-def windows_product(kind, size, lanes, x, shape, w, bias, geometry, act, out, p0, p1):
-    """out[p0:p1] = act(windows w + bias) for the output pixels p0 … p1 − 1; out is (pixels, F)."""
-    H, W, C, OH, OW = shape
-    KH, KW, sh, sw, ph, pw = geometry
-    F, K = out.shape[1], KH * KW * C
+    rows, outs = stack(TABLE), stack(TABLE)
     panel = ACROSS * lanes
-    a_pack, b_pack = stack(A_BYTES), stack(B_BYTES)
-    for j0 in range(0, F, GROUP * panel):
-        j1 = min(j0 + GROUP * panel, F)
-        for k0 in range(0, K, DEPTH):
-            depth = min(DEPTH, K - k0)
-            for j in range(j0, j1, panel):
-                target = b_pack + (j - j0) // panel * DEPTH * PANEL_BYTES
-                source, wide = w + (k0 * F + j) * size, min(panel, j1 - j)
-                pack_rows(kind, size, lanes, source, F * size, depth, wide, target, PANEL_BYTES)
-            for p in range(p0, p1, TALL):
-                height = min(TALL, p1 - p)
-                for i in range(height):
-                    n, pixel = (p + i) // (OH * OW), (p + i) % (OH * OW)
-                    top, left = pixel // OW * sh - ph, pixel % OW * sw - pw
-                    image = x + n * H * W * C * size
-                    gather_window(kind, size, lanes, image, H, W, C, top, left, KW, k0, k0 + depth, a_pack + i * A_ROW)
-                for j in range(j0, j1, panel):
-                    packed, wide = b_pack + (j - j0) // panel * DEPTH * PANEL_BYTES, min(panel, j1 - j)
-                    target = out.ctypes.data + (p * F + j) * size
-                    add = 1 if k0 > 0 else 0
-                    tile(
-                        kind,
-                        a_pack,
-                        A_ROW,
-                        size,
-                        packed,
-                        PANEL_BYTES,
-                        target,
-                        F * size,
-                        depth,
-                        add,
-                        height,
-                        wide,
-                        lanes,
-                    )
-                if k0 + depth == K and (bias.size or act):
-                    finish(out, p, p + height, j0, j1, bias, act)
-
-
-@parallel
-def forward_tasks(kind, size, lanes, x, shape, w, bias, geometry, act, out, tasks):
-    """windows_product over all pixels, cut into tasks at multiples of the tile's height."""
-    pixels = out.shape[0]
-    tall = ((pixels + tasks - 1) // tasks + TALL - 1) // TALL * TALL
-    for task in prange(tasks):
-        p0, p1 = min(task * tall, pixels), min((task + 1) * tall, pixels)
-        if p0 < p1:
-            windows_product(kind, size, lanes, x, shape, w, bias, geometry, act, out, p0, p1)
-
-
-@jit
-def forward(x, w, b, stride, padding, act, y, tasks):
-    """conv2d in `tasks` pieces; one piece stays on this thread."""
-    _, H, W, C = x.shape
-    KH, KW, _, F = w.shape
-    B, OH, OW, _ = y.shape
-    kind, size = y.dtype.type(0), y.itemsize
-    shape, geometry = (H, W, C, OH, OW), (KH, KW, stride[0], stride[1], padding[0], padding[1])
-    out, x_at, w_at = y.reshape(B * OH * OW, F), x.ctypes.data, w.ctypes.data
-    if tasks == 1:
-        windows_product(kind, size, VECTOR_BYTES // size, x_at, shape, w_at, b, geometry, act, out, 0, B * OH * OW)
-    else:
-        forward_tasks(kind, size, VECTOR_BYTES // size, x_at, shape, w_at, b, geometry, act, out, tasks)
-
-
-@jit
-def scatter_window(patch, row, image, H, W, C, top, left, KW, k0, k1):
-    """image += numbers k0 … k1 − 1 of a window, patch[row, 0 …], with its corner at (top, left); what is outside
-    falls."""
-    run = KW * C
-    k = k0
-    while k < k1:
-        u = k // run
-        first, end = k - u * run, min(k1 - u * run, run)
-        h = top + u
-        if 0 <= h < H:
-            inside, until = max(first, -left * C), min(end, (W - left) * C)
-            start, source = (h * W + left) * C, k - k0 - first
-            for s in range(inside, until):
-                image[start + s] += patch[row, source + s]
-        k = u * run + end
-
-
-@jit
-def images_grad_x(kind, size, lanes, grad_y, w, bias, shape, geometry, act, images, patch, n0, n1):
-    """grad_x of the images n0 … n1 − 1: windows of gradients, grad_y wᵀ, scattered where the windows were read."""
-    H, W, C, OH, OW, F = shape
-    KH, KW, sh, sw, ph, pw = geometry
-    K, panel, pixels = KH * KW * C, ACROSS * lanes, OH * OW
-    a_pack, b_pack = stack(A_BYTES), stack(B_BYTES)
-    images[n0:n1] = 0
-    patch_row = patch.shape[1] * size
-    for f0 in range(0, F, DEPTH):
-        depth = min(DEPTH, F - f0)
-        for k0 in range(0, K, GROUP * panel):
-            k1 = min(k0 + GROUP * panel, K)
-            for j in range(k0, k1, panel):
-                target, wide = b_pack + (j - k0) // panel * DEPTH * PANEL_BYTES, min(panel, k1 - j)
-                pack_transposed(kind, size, lanes, w + (j * F + f0) * size, F * size, wide, depth, target, PANEL_BYTES)
-            for n in range(n0, n1):
-                for p in range(0, pixels, TALL):
-                    height = min(TALL, pixels - p)
-                    source, row = grad_y + ((n * pixels + p) * F + f0) * size, F * size
-                    if row % ALIASED == 0:
-                        pack_rows(kind, size, lanes, source, row, height, depth, a_pack, A_ROW)
-                        source, row = a_pack, A_ROW
-                    for j in range(k0, k1, panel):
-                        packed, wide = b_pack + (j - k0) // panel * DEPTH * PANEL_BYTES, min(panel, k1 - j)
-                        target = patch.ctypes.data + (j - k0) * size
-                        tile(
-                            kind,
-                            source,
-                            row,
-                            size,
-                            packed,
-                            PANEL_BYTES,
-                            target,
-                            patch_row,
-                            depth,
-                            0,
-                            height,
-                            wide,
-                            lanes,
-                        )
-                    for i in range(height):
-                        top, left = (p + i) // OW * sh - ph, (p + i) % OW * sw - pw
-                        scatter_window(patch, i, images[n], H, W, C, top, left, KW, k0, k1)
-    if bias.size:
-        for n in range(n0, n1):
-            for q in range(0, H * W * C, C):
-                for c in range(C):
-                    images[n, q + c] += bias[c]
-    if act:
-        for n in range(n0, n1):
-            apply_activation(images[n], act)
-
-
-@parallel
-def grad_x_tasks(kind, size, lanes, grad_y, w, bias, shape, geometry, act, images, patches, tasks):
-    """images_grad_x over the batch, an image never in two tasks."""
-    B = images.shape[0]
-    for task in prange(tasks):
-        n0, n1 = task * B // tasks, (task + 1) * B // tasks
-        if n0 < n1:
-            images_grad_x(kind, size, lanes, grad_y, w, bias, shape, geometry, act, images, patches[task], n0, n1)
-
-
-@jit
-def backward_x(grad_y, w, b, stride, padding, act, work, grad_x, tasks, parallel_tasks):
-    """conv2d_grad_x; work holds one patch (TALL, GROUP tiles) per task."""
-    B, OH, OW, F = grad_y.shape
-    _, H, W, C = grad_x.shape
-    KH, KW = w.shape[0], w.shape[1]
-    kind, size = grad_x.dtype.type(0), grad_x.itemsize
-    lanes = VECTOR_BYTES // size
-    shape, geometry = (H, W, C, OH, OW, F), (KH, KW, stride[0], stride[1], padding[0], padding[1])
-    images, wide = grad_x.reshape(B, H * W * C), GROUP * ACROSS * lanes
-    patches = work[: tasks * TALL * wide].reshape(tasks, TALL, wide)
-    g_at, w_at = grad_y.ctypes.data, w.ctypes.data
-    if parallel_tasks:
-        grad_x_tasks(kind, size, lanes, g_at, w_at, b, shape, geometry, act, images, patches, tasks)
-    else:
-        images_grad_x(kind, size, lanes, g_at, w_at, b, shape, geometry, act, images, patches[0], 0, B)
-
-
-@jit
-def windows_grad_w(kind, size, lanes, x, grad_y, shape, geometry, total, p0, p1):
-    """total (K, F) = Σ over the pixels p0 … p1 − 1 of windowᵀ grad_y."""
-    H, W, C, OH, OW, F = shape
-    KH, KW, sh, sw, ph, pw = geometry
-    K, panel = KH * KW * C, ACROSS * lanes
-    windows = stack(WINDOW_BYTES)
-    for k0 in range(0, K, DEPTH):
-        k1 = min(k0 + DEPTH, K)
-        for p in range(p0, p1, PIXELS):
-            count = min(PIXELS, p1 - p)
-            for i in range(count):
-                n, pixel = (p + i) // (OH * OW), (p + i) % (OH * OW)
-                top, left = pixel // OW * sh - ph, pixel % OW * sw - pw
-                image = x + n * H * W * C * size
-                gather_window(kind, size, lanes, image, H, W, C, top, left, KW, k0, k1, windows + i * WINDOW_ROW)
-            add = 1 if p > p0 else 0
-            for k in range(k0, k1, TALL):
-                height = min(TALL, k1 - k)
-                source = windows + (k - k0) * size
-                for j in range(0, F, panel):
-                    gradient, wide = grad_y + (p * F + j) * size, min(panel, F - j)
-                    target = total.ctypes.data + (k * F + j) * size
-                    tile(
-                        kind, source, size, WINDOW_ROW, gradient, F * size, target, F * size, count, add, height,
-                        wide, lanes
-                    )  # fmt: skip
-
-
-@parallel
-def grad_w_tasks(kind, size, lanes, x, grad_y, shape, geometry, totals, pixels):
-    """windows_grad_w in pieces of the batch, each into a sum of its own."""
-    tasks = totals.shape[0]
-    for task in prange(tasks):
-        p0, p1 = task * pixels // tasks, (task + 1) * pixels // tasks
-        windows_grad_w(kind, size, lanes, x, grad_y, shape, geometry, totals[task], p0, p1)
-
-
-@jit
-def backward_w(x, grad_y, stride, padding, add, work, grad_w, tasks, parallel_tasks):
-    """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order."""
-    _, H, W, C = x.shape
-    B, OH, OW, F = grad_y.shape
-    KH, KW = grad_w.shape[0], grad_w.shape[1]
-    kind, size = grad_w.dtype.type(0), grad_w.itemsize
-    lanes, K = VECTOR_BYTES // size, KH * KW * C
-    shape, geometry = (H, W, C, OH, OW, F), (KH, KW, stride[0], stride[1], padding[0], padding[1])
-    totals, pixels = work[: tasks * K * F].reshape(tasks, K, F), B * OH * OW
-    if parallel_tasks:
-        grad_w_tasks(kind, size, lanes, x.ctypes.data, grad_y.ctypes.data, shape, geometry, totals, pixels)
-    else:
-        for task in range(tasks):
-            p0, p1 = task * pixels // tasks, (task + 1) * pixels // tasks
-            windows_grad_w(
-                kind, size, lanes, x.ctypes.data, grad_y.ctypes.data, shape, geometry, totals[task], p0, p1
+    for j in range(0, N, panel):
+        weight, wide = packed + j // panel * runs * K * PANEL_BYTES, min(panel, N - j)
+        r = q = 0
+        for p in range(0, R * Q, TALL):
+            height = min(TALL, R * Q - p)
+            for i in range(height):
+                put(rows, i, source + r * down + q * right)
+                put(outs, i, out + r * out_down + q * out_right)
+                q += 1
+                if q == Q:
+                    r, q = r + 1, 0
+            tile(
+                tiles, kind, rows, size, run_row, weight, PANEL_BYTES, K * PANEL_BYTES, outs, j * size, K, runs, start,
+                bias, relu, height, wide,
             )  # fmt: skip
-    flat, parts = grad_w.reshape(K * F), totals.reshape(tasks, K * F)
-    if not add:
-        flat[:] = 0
-    for task in range(tasks):
-        for i in range(K * F):
-            flat[i] += parts[task, i]
 
 
-# The functions below run in Python: the number of threads is asked for there, since code that asks for it cannot be
-# cached.
+# ---------------------------------------------------------------------------------------------- forward
+
+
+@jit
+def forward_images(tiles, kind, x, packed, b, geometry, act, y, pad, n0, n1):
+    """y of the images n0 … n1 − 1; pad: the address of this task's padded image."""
+    _, H, W, C = x.shape
+    _, OH, OW, F = y.shape
+    KH, KW, sh, sw, ph, pw = geometry
+    size = y.itemsize
+    lanes, wide = VECTOR_BYTES // size, (W + 2 * pw) * C * size
+    clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
+    start, relu = FROM_BIAS if b.size else FROM_ZERO, 1 if act == RELU else 0
+    for n in range(n0, n1):
+        copy_padded(kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size)
+        window_grid(
+            tiles, kind, size, lanes, pad, sh * wide, sw * C * size, y.ctypes.data + n * OH * OW * F * size,
+            OW * F * size, F * size, OH, OW, KW * C, KH, wide, packed, F, start, b.ctypes.data, relu,
+        )  # fmt: skip
+        if act > RELU:
+            apply_activation(y[n].reshape(OH * OW * F), act)
+
+
+@parallel
+def forward_tasks(tiles, kind, x, packed, b, geometry, act, y, pad, apart, tasks):
+    """forward_images in pieces of the batch."""
+    B = x.shape[0]
+    for each in prange(tasks):
+        task = np.int64(each)
+        n0, n1 = B * task // tasks, B * (task + 1) // tasks
+        forward_images(tiles, kind, x, packed, b, geometry, act, y, pad + task * apart, n0, n1)
+
+
+@jit
+def forward(tiles, x, w, b, geometry, act, work, y, tasks, pads, apart):
+    """conv2d in `tasks` pieces. work: the packed weight, then, `pads` numbers on, the padded images."""
+    KH, KW, C, F = w.shape
+    kind, size = y.dtype.type(0), y.itemsize
+    K, packed = KH * KW * C, work.ctypes.data
+    pack_panels(
+        kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES
+    )
+    pad = packed + pads * size
+    forward_tasks(tiles, kind, x, packed, b, geometry, act, y, pad, apart * size, tasks)
+
+
+# ---------------------------------------------------------------------------------------------- gradient to the input
+#
+# With as many channels as a vector has lanes, the gradient is a convolution again. The pixels h of the image fall into
+# `stride` phases: those with h + padding = stride·t + a meet the kernel's rows u = a, a + stride, … only, at the
+# output's rows t, t − 1, … So each phase is a convolution of stride 1 over the padded gradient, with its own part of
+# the kernel, turned round, and no sum is ever scattered.
+
+
+@jit
+def pack_phase(kind, size, lanes, w, shape, a, b, sh, sw, target):
+    """The part of the kernel (KH, KW, C, F) that phase (a, b) meets, turned round, as (taps, F) rows of C columns."""
+    KH, KW, C, F = shape
+    panel = ACROSS * lanes
+    for c in range(0, C, panel):
+        for r in range((KH - a + sh - 1) // sh - 1, -1, -1):
+            for s in range((KW - b + sw - 1) // sw - 1, -1, -1):
+                source = w + (((a + sh * r) * KW + b + sw * s) * C + c) * F * size
+                pack_transposed(kind, size, lanes, source, F * size, min(panel, C - c), F, target, PANEL_BYTES)
+                target += F * PANEL_BYTES
+    return target
+
+
+@jit
+def first_and_count(size, phase, stride, padding):
+    """t of the first pixel of a phase, and how many there are: pixel = stride·t + phase − padding, within the image."""
+    first = max(0, (padding - phase + stride - 1) // stride)
+    last = (size - 1 + padding - phase) // stride
+    return first, max(0, last - first + 1)
+
+
+@jit
+def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, n0, n1):
+    """grad_x of the images n0 … n1 − 1, phase by phase; pad: the address of this task's padded gradient."""
+    _, OH, OW, F = grad_y.shape
+    _, H, W, C = grad_x.shape
+    KH, KW, sh, sw, ph, pw = geometry
+    size = grad_x.itemsize
+    lanes, panel, wide = VECTOR_BYTES // size, ACROSS * VECTOR_BYTES // size, padded[1] * F * size
+    panels = (C + panel - 1) // panel
+    clear(kind, lanes, size, pad, padded[0] * padded[1] * F)
+    start, relu = FROM_BIAS if b.size else FROM_ZERO, 1 if act == RELU else 0
+    for n in range(n0, n1):
+        first = before[0] * wide + before[1] * F * size
+        copy_padded(kind, lanes, size, grad_y.ctypes.data + n * OH * OW * F * size, OH, OW * F, pad, wide, first)
+        weight = packed
+        for a in range(sh):
+            t, R = first_and_count(H, a, sh, ph)
+            down = (KH - a + sh - 1) // sh
+            for c in range(sw):
+                s, Q = first_and_count(W, c, sw, pw)
+                right = (KW - c + sw - 1) // sw
+                h, v = sh * t + a - ph, sw * s + c - pw
+                if down <= 0 or right <= 0:
+                    untouched(grad_x[n], h, v, sh, sw, R, Q, b, relu)
+                    continue
+                source = pad + (before[0] + t - down + 1) * wide + (before[1] + s - right + 1) * F * size
+                out = grad_x.ctypes.data + ((n * H + h) * W + v) * C * size
+                window_grid(
+                    tiles, kind, size, lanes, source, wide, F * size, out, sh * W * C * size, sw * C * size, R, Q,
+                    right * F, down, wide, weight, C, start, b.ctypes.data, relu,
+                )  # fmt: skip
+                weight += down * right * F * panels * PANEL_BYTES
+        if act > RELU:
+            apply_activation(grad_x[n].reshape(H * W * C), act)
+
+
+@jit
+def untouched(image, h, v, sh, sw, R, Q, b, relu):
+    """Pixels that no window reads: the bias alone, as at all others."""
+    for r in range(R):
+        for q in range(Q):
+            for c in range(image.shape[2]):
+                value = b[c] if b.size else 0
+                image[h + r * sh, v + q * sw, c] = 0 if relu and value < 0 else value
+
+
+@parallel
+def gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, apart, tasks):
+    """gradient_images in pieces of the batch."""
+    B = grad_x.shape[0]
+    for each in prange(tasks):
+        task = np.int64(each)
+        n0, n1 = B * task // tasks, B * (task + 1) // tasks
+        gradient_images(
+            tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad + task * apart, n0, n1
+        )  # fmt: skip
+
+
+@jit
+def backward_x(tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x, tasks, pads, apart):
+    """conv2d_grad_x by phases. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
+    _, _, sh, sw, _, _ = geometry
+    kind, size = grad_x.dtype.type(0), grad_x.itemsize
+    packed = target = work.ctypes.data
+    for a in range(sh):
+        for c in range(sw):
+            target = pack_phase(kind, size, VECTOR_BYTES // size, w.ctypes.data, w.shape, a, c, sh, sw, target)
+    pad = packed + pads * size
+    gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, apart * size, tasks)
+
+
+# With few channels a row of that tile would be mostly empty. Then whole windows of gradients are made, grad_y wᵀ, TALL
+# at a time, and added where the windows were read.
+
+
+@jit
+def scatter(kind, size, lanes, patch, run, runs, image, wide):
+    """image += one window: `runs` pieces of `run` numbers, `wide` bytes apart in the image."""
+    for u in range(runs):
+        source, target = patch + u * run * size, image + u * wide
+        if run < lanes // 2:  # single numbers: a vector would read what the window before has just written
+            for i in range(run):
+                add_number(kind, source + i * size, target + i * size)
+        else:
+            for i in range(0, run, lanes):
+                add_vector(kind, source + i * size, target + i * size, run - i)
+
+
+@jit
+def scattered_images(tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, patch, n0, n1):
+    """grad_x of the images n0 … n1 − 1; image, patch: addresses of this task's padded image and patch of windows."""
+    _, OH, OW, F = grad_y.shape
+    _, H, W, C = grad_x.shape
+    KH, KW, sh, sw, ph, pw = geometry
+    size = grad_x.itemsize
+    lanes, wide = VECTOR_BYTES // size, (W + 2 * pw) * C * size
+    K, panel, pixels = KH * KW * C, ACROSS * lanes, OH * OW
+    row = (K + lanes - 1) // lanes * lanes * size
+    rows, outs = stack(TABLE), stack(TABLE)
+    for i in range(TALL):
+        put(outs, i, patch + i * row)
+    for n in range(n0, n1):
+        clear(kind, lanes, size, image, (H + 2 * ph) * (W + 2 * pw) * C)
+        for p in range(0, pixels, TALL):
+            height = min(TALL, pixels - p)
+            for i in range(height):
+                put(rows, i, grad_y.ctypes.data + (n * pixels + p + i) * F * size)
+            for j in range(0, K, panel):
+                weight = packed + j // panel * F * PANEL_BYTES
+                tile(
+                    tiles, kind, rows, size, 0, weight, PANEL_BYTES, 0, outs, j * size, F, 1, FROM_ZERO, 0, 0, height,
+                    min(panel, K - j),
+                )  # fmt: skip
+            for i in range(height):
+                corner = image + (p + i) // OW * sh * wide + (p + i) % OW * sw * C * size
+                scatter(kind, size, lanes, patch + i * row, KW * C, KH, corner, wide)
+        for h in range(H):
+            source, target = image + (h + ph) * wide + pw * C * size, grad_x.ctypes.data + (n * H + h) * W * C * size
+            for i in range(0, W * C - lanes + 1, lanes):
+                copy_whole(kind, source + i * size, target + i * size)
+            for i in range(W * C - W * C % lanes, W * C):
+                move(kind, source + i * size, target + i * size)
+        if b.size:
+            pixels_of_image = grad_x[n].reshape(H * W, C)
+            for q in range(H * W):
+                for c in range(C):
+                    pixels_of_image[q, c] += b[c]
+        if act:
+            apply_activation(grad_x[n].reshape(H * W * C), act)
+
+
+@parallel
+def scattered_tasks(tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, apart, patch, patch_apart, tasks):
+    """scattered_images in pieces of the batch."""
+    B = grad_x.shape[0]
+    for each in prange(tasks):
+        task = np.int64(each)
+        n0, n1 = B * task // tasks, B * (task + 1) // tasks
+        scattered_images(
+            tiles, kind, grad_y, packed, b, geometry, act, grad_x, image + task * apart, patch + task * patch_apart,
+            n0, n1,
+        )  # fmt: skip
+
+
+@jit
+def backward_x_narrow(tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, images, apart, patches, patch_apart):
+    """conv2d_grad_x by scattering. work: the packed kernel (F, KH·KW·C); from `images` on the padded images, from
+    `patches` on the patches."""
+    KH, KW, C, F = w.shape
+    kind, size = grad_x.dtype.type(0), grad_x.itemsize
+    K, packed = KH * KW * C, work.ctypes.data
+    pack_panels(
+        kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, True, 0, F, 0, K, packed, F * PANEL_BYTES
+    )
+    image, patch = packed + images * size, packed + patches * size
+    scattered_tasks(
+        tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, apart * size, patch, patch_apart * size, tasks
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- gradient to the weight
+#
+# grad_w[k, f] = Σ window[k] · grad_y[f] over all windows. The tile's rows are f, its columns a piece of a row of the
+# window: the windows of one row of the output are equally far apart, so they are read where they stand.
+
+
+@jit
+def weight_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start):
+    """total (F, KH·KW·C) (+)= the rows oh0 … oh1 − 1 of one image; grad: the address of its gradient."""
+    C, OW, F = shape
+    KH, KW, sh, sw, _, _ = geometry
+    rows, outs = stack(TABLE), stack(TABLE)
+    run, panel = KW * C, ACROSS * lanes
+    for f in range(0, F, TALL):
+        height = min(TALL, F - f)
+        for i in range(height):
+            put(rows, i, grad + (oh0 * OW * F + f + i) * size)
+            put(outs, i, total + (f + i) * KH * run * size)
+        for u in range(KH):
+            for j in range(0, run, panel):
+                tile(
+                    tiles, kind, rows, F * size, OW * F * size, pad + (oh0 * sh + u) * wide + j * size, sw * C * size,
+                    sh * wide, outs, (u * run + j) * size, OW, oh1 - oh0, start, 0, 0, height, min(panel, run - j),
+                )  # fmt: skip
+
+
+@jit
+def gathered_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start, windows):
+    """weight_band for narrow images: whole windows are gathered first, PIXELS or so at a time."""
+    C, OW, F = shape
+    KH, KW, sh, sw, _, _ = geometry
+    rows, outs = stack(TABLE), stack(TABLE)
+    run, panel = KW * C, ACROSS * lanes
+    K = KH * run
+    row, band = (K + lanes - 1) // lanes * lanes * size, max(1, PIXELS // OW)
+    for oh in range(oh0, oh1, band):
+        end = min(oh + band, oh1)
+        target = windows
+        for r in range(oh, end):
+            for q in range(OW):
+                corner = pad + r * sh * wide + q * sw * C * size
+                for u in range(KH):
+                    for i in range(0, run, lanes):
+                        copy_whole(kind, corner + u * wide + i * size, target + (u * run + i) * size)
+                target += row
+        for f in range(0, F, TALL):
+            height = min(TALL, F - f)
+            for i in range(height):
+                put(rows, i, grad + (oh * OW * F + f + i) * size)
+                put(outs, i, total + (f + i) * K * size)
+            for j in range(0, K, panel):
+                tile(
+                    tiles, kind, rows, F * size, 0, windows + j * size, row, 0, outs, j * size, (end - oh) * OW, 1,
+                    start, 0, 0, height, min(panel, K - j),
+                )  # fmt: skip
+        start = FROM_C
+
+
+@jit
+def weight_task(tiles, kind, x, grad_y, geometry, total, pad, windows, r0, r1):
+    """total = Σ over the output's rows r0 … r1 − 1, counted through the batch."""
+    _, H, W, C = x.shape
+    _, OH, OW, F = grad_y.shape
+    KH, KW, _, _, ph, pw = geometry
+    size = x.itemsize
+    lanes, wide, shape = VECTOR_BYTES // size, (W + 2 * pw) * C * size, (C, OW, F)
+    clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
+    start = FROM_ZERO
+    for n in range(r0 // OH, (r1 + OH - 1) // OH):
+        oh0, oh1 = max(r0 - n * OH, 0), min(r1 - n * OH, OH)
+        copy_padded(kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size)
+        grad = grad_y.ctypes.data + n * OH * OW * F * size
+        if KW * C < WIDEST:
+            gathered_band(
+                tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start, windows
+            )  # fmt: skip
+        else:
+            weight_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start)
+        start = FROM_C
+
+
+@parallel
+def weight_tasks(tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, windows, windows_apart, tasks):
+    """weight_task in pieces of the batch, each into a sum of its own."""
+    rows = grad_y.shape[0] * grad_y.shape[1]
+    for each in prange(tasks):
+        task = np.int64(each)
+        weight_task(
+            tiles, kind, x, grad_y, geometry, total + task * apart, pad + task * pad_apart,
+            windows + task * windows_apart, rows * task // tasks, rows * (task + 1) // tasks,
+        )  # fmt: skip
+
+
+@jit
+def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_apart, windows_apart):
+    """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order. work: the sums, the
+    padded images, the gathered windows, of each one for each task."""
+    kind, size = grad_w.dtype.type(0), grad_w.itemsize
+    total = work.ctypes.data
+    pad = total + tasks * apart * size
+    windows = pad + tasks * pad_apart * size
+    weight_tasks(
+        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, windows, windows_apart * size,
+        tasks,
+    )  # fmt: skip
+    F = grad_w.shape[3]
+    join_tasks(work, grad_w.reshape(grad_w.size // F, F), add, tasks, apart)
+
+
+@jit
+def join(work, flat, add, tasks, apart, f0, f1):
+    """flat[k, f] (+)= the partial sums' [f, k], in order, for the columns f0 … f1 − 1."""
+    K, F = flat.shape
+    for f in range(f0, f1):
+        first = work[f * K : (f + 1) * K]
+        for task in range(1, tasks):
+            part = work[task * apart + f * K : task * apart + (f + 1) * K]
+            for k in range(K):
+                first[k] += part[k]
+    for k in range(K):
+        for f in range(f0, f1):
+            flat[k, f] = work[f * K + k] + (flat[k, f] if add else 0)
+
+
+@parallel
+def join_tasks(work, flat, add, tasks, apart):
+    """join, cut at multiples of 16 columns."""
+    F = flat.shape[1]
+    pieces = (F + 15) // 16
+    for each in prange(pieces):
+        piece = np.int64(each)
+        join(work, flat, add, tasks, apart, piece * 16, min(F, piece * 16 + 16))
+
+
+# The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
+# that asks for them cannot be cached.
+
+
+def _tasks(grad_y, w) -> int:
+    """Pieces of the batch: one where the work is small, else an equal share for every thread."""
+    threads = min(get_num_threads(), TASKS)
+    worth = grad_y.size * w.size // w.shape[3] >= SMALL
+    return min(threads, grad_y.shape[0]) if worth else 1
 
 
 def conv2d(x, w, b, stride, padding, act, work, y):
     """reference.conv2d: y = act(windows of x · w + b)."""
-    worth = y.size * w.size // w.shape[3] >= SMALL and get_num_threads() > 1
-    forward(x, w, b, stride, padding, act, y, TASKS if worth else 1)
+    KH, KW, C, F = w.shape
+    _, H, W, _ = x.shape
+    geometry, apart = (KH, KW, *stride, *padding), room(H + 2 * padding[0], W + 2 * padding[1], C)
+    forward(tile_address(y.itemsize), x, w, b, geometry, act, work, y, _tasks(y, w), KH * KW * C * up(F), apart)
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
     """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, scattered, + b)."""
-    worth = grad_y.size * w.size // w.shape[3] >= SMALL and get_num_threads() > 1
-    backward_x(grad_y, w, b, stride, padding, act, work, grad_x, TASKS, worth)
+    KH, KW, C, F = w.shape
+    _, OH, OW, _ = grad_y.shape
+    _, H, W, _ = grad_x.shape
+    geometry, tiles, tasks = (KH, KW, *stride, *padding), tile_address(w.itemsize), _tasks(grad_y, w)
+    if C < NARROW:
+        K, apart = up(KH * KW * C), room(H + 2 * padding[0], W + 2 * padding[1], C)
+        patches = F * K + TASKS * apart
+        backward_x_narrow(
+            tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, F * K, apart, patches, TALL * K
+        )  # fmt: skip
+    else:
+        down = phase_rows(H, OH, KH, stride[0], padding[0])
+        right = phase_rows(W, OW, KW, stride[1], padding[1])
+        before, padded = (down[0], right[0]), (down[1], right[1])
+        backward_x(
+            tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x, tasks, KH * KW * F * up(C),
+            room(*padded, F),
+        )  # fmt: skip
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
     """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
-    worth = grad_y.size * grad_w.size // grad_w.shape[3] >= SMALL and get_num_threads() > 1
-    tasks = partial_sums(grad_y.size // grad_y.shape[3])
-    backward_w(x, grad_y, stride, padding, add, work, grad_w, tasks, worth)
+    KH, KW, C, F = grad_w.shape
+    _, H, W, _ = x.shape
+    B, OH, OW, _ = grad_y.shape
+    backward_w(
+        tile_address(x.itemsize), x, grad_y, (KH, KW, *stride, *padding), add, work, grad_w,
+        min(partial_sums(B * OH * OW), B * OH), up(KH * KW * C * F),
+        room(H + 2 * padding[0], W + 2 * padding[1], C), room(PIXELS + OW, 1, up(KH * KW * C)),
+    )  # fmt: skip
     if grad_b.size:
-        bias_grad(grad_y.reshape(-1, grad_y.shape[3]), add, work, grad_b)
+        bias_grad(grad_y.reshape(-1, F), add, work, grad_b)

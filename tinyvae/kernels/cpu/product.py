@@ -10,20 +10,27 @@ depend on the threads.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import get_num_threads, prange
 
 from .compile import jit, parallel
-from .stack import copy_vector, move, stack, transpose_block
-from .tile import ACROSS, TALL, VECTOR_BYTES, tile
+from ..reference import RELU
+from .stack import copy_vector, move, put, stack, transpose_block
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
 from .vector_math import apply_activation
 
-DEPTH = 384  # k of a block: TALL rows of it, and a few rows of B, stay in the first-level cache
-GROUP = 4  # tiles side by side that share a packed block of A
+DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
+GROUP = 4  # tiles side by side whose columns of B are packed together
+TILES = 10  # tiles of rows whose numbers of A are packed together, where they are packed
 PANEL_BYTES = ACROSS * VECTOR_BYTES  # one row of a tile
-A_ROW = DEPTH * 8 + VECTOR_BYTES  # bytes between packed rows of A: no power of two, wide enough for float64
-A_STEP = -(-TALL * 8 // VECTOR_BYTES) * VECTOR_BYTES  # bytes of TALL packed numbers, in whole vectors
-A_BYTES = max(TALL * A_ROW, DEPTH * A_STEP)
-B_BYTES = GROUP * DEPTH * PANEL_BYTES
+A_ROW = DEPTH_BYTES + VECTOR_BYTES  # bytes between packed rows of A: no power of two
+A_STEPS = {size: -(-TALL * size // VECTOR_BYTES) * VECTOR_BYTES for size in (4, 8)}  # TALL numbers in whole vectors
+A_BYTES = max(TALL * A_ROW, *(DEPTH_BYTES // size * step for size, step in A_STEPS.items()))  # one packed tile
+B_BYTES = DEPTH_BYTES // 4 * PANEL_BYTES  # one packed panel
+A_BLOCK, B_BLOCK = TILES * A_BYTES, GROUP * B_BYTES
+TABLE = TALL * 8  # bytes of a table of addresses
+MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
+LONG = 128  # numbers of the row that short rows are joined to
 SMALL = 1_000_000  # multiply-adds under which entering a parallel region costs more than it gives
 ALIASED = 1024  # bytes: rows at multiples of this crowd the same sets of the first-level cache
 
@@ -53,70 +60,111 @@ def pack_transposed(kind, size, lanes, source, row, count, columns, target, targ
 
 
 @jit
-def block(kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, act, out):
-    """out[i0:i1, j0:j1] (+)= A B for all k, then bias and activation.
-
-    a, b, y: addresses; rows a_row, b_row, y_row bytes apart. a_turned: A is stored as (K, M); b_turned: B as (N, K).
-    bias: (N,) or length 0. out: the array at y.
-    """
-    a_pack, b_pack = stack(A_BYTES), stack(B_BYTES)
-    panel = ACROSS * lanes
-    for k0 in range(0, K, DEPTH):
-        depth = min(DEPTH, K - k0)
-        last = k0 + depth == K
-        for j in range(j0, j1, panel):
-            wide, target = min(panel, j1 - j), b_pack + (j - j0) // panel * DEPTH * PANEL_BYTES
-            if b_turned:
-                pack_transposed(kind, size, lanes, b + j * b_row + k0 * size, b_row, wide, depth, target, PANEL_BYTES)
-            else:
-                pack_rows(kind, size, lanes, b + k0 * b_row + j * size, b_row, depth, wide, target, PANEL_BYTES)
-        for i in range(i0, i1, TALL):
-            height = min(TALL, i1 - i)
-            source, row, step = a + i * a_row + k0 * size, a_row, size
-            if a_turned and a_row % ALIASED == 0:
-                source, row, step = a_pack, size, A_STEP
-                pack_rows(kind, size, lanes, a + k0 * a_row + i * size, a_row, depth, height, a_pack, step)
-            elif a_turned:
-                source, row, step = a + k0 * a_row + i * size, size, a_row
-            elif a_row % ALIASED == 0:
-                source, row = a_pack, A_ROW
-                pack_rows(kind, size, lanes, a + i * a_row + k0 * size, a_row, height, depth, a_pack, A_ROW)
-            adding = 1 if add or k0 > 0 else 0
-            for j in range(j0, j1, panel):
-                packed = b_pack + (j - j0) // panel * DEPTH * PANEL_BYTES
-                target, wide = y + i * y_row + j * size, min(panel, j1 - j)
-                tile(kind, source, row, step, packed, PANEL_BYTES, target, y_row, depth, adding, height, wide, lanes)
-            if last and (bias.size or act):
-                finish(out, i, i + height, j0, j1, bias, act)
+def pack_columns(kind, size, lanes, source, row, depth, tiles, count, target):
+    """`tiles` packed tiles of Aᵀ, count columns in all: TALL numbers of one k are neighbours, in whole vectors."""
+    step = (TALL + lanes - 1) // lanes * lanes * size
+    for k in range(depth):
+        for t in range(tiles):
+            wide = min(TALL, count - t * TALL)
+            for s in range(0, wide, lanes):
+                at = target + t * A_BYTES + k * step + s * size
+                copy_vector(kind, source + k * row + (t * TALL + s) * size, at, wide - s)
 
 
 @jit
-def finish(out, i0, i1, j0, j1, bias, act):
-    """out[i0:i1, j0:j1] ← act(out + bias), while it is in the cache."""
+def block(
+    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, act, out
+):
+    """out[i0:i1, j0:j1] (+)= A B for all k, from the bias on, then activation.
+
+    tiles: the address of the tile. a, b, y: addresses; rows a_row, b_row, y_row bytes apart. a_turned: A is stored as
+    (K, M); b_turned: B as (N, K). bias: (N,) or length 0. out: the array at y.
+    """
+    a_pack, b_pack, rows, outs = stack(A_BLOCK), stack(B_BLOCK), stack(TABLE), stack(TABLE)
+    panel, deep = ACROSS * lanes, DEPTH_BYTES // size
+    crowded = a_row % ALIASED == 0
+    tall = TILES * TALL if crowded else 4 * TILES * TALL
+    for k0 in range(0, K, deep):
+        depth = min(deep, K - k0)
+        start = FROM_C if add or k0 > 0 else FROM_BIAS if bias.size else FROM_ZERO
+        relu = 1 if act == RELU and k0 + depth == K else 0
+        for ib in range(i0, i1, tall):
+            ie = min(ib + tall, i1)
+            if crowded and a_turned:
+                count = (ie - ib + TALL - 1) // TALL
+                pack_columns(kind, size, lanes, a + k0 * a_row + ib * size, a_row, depth, count, ie - ib, a_pack)
+            elif crowded:
+                for i in range(ib, ie, TALL):
+                    target = a_pack + (i - ib) // TALL * A_BYTES
+                    pack_rows(kind, size, lanes, a + i * a_row + k0 * size, a_row, min(TALL, ie - i), depth, target, A_ROW)
+            for jb in range(j0, j1, GROUP * panel):
+                je = min(jb + GROUP * panel, j1)
+                if ib == i0 or j1 - j0 > GROUP * panel:
+                    pack_panels(kind, size, lanes, b, b_row, b_turned, k0, depth, jb, je, b_pack, B_BYTES)
+                for i in range(ib, ie, TALL):
+                    height = min(TALL, ie - i)
+                    if crowded:
+                        source = a_pack + (i - ib) // TALL * A_BYTES
+                        row, step = (size, (TALL + lanes - 1) // lanes * lanes * size) if a_turned else (A_ROW, size)
+                    elif a_turned:
+                        source, row, step = a + k0 * a_row + i * size, size, a_row
+                    else:
+                        source, row, step = a + i * a_row + k0 * size, a_row, size
+                    for r in range(height):
+                        put(rows, r, source + r * row)
+                        put(outs, r, y + (i + r) * y_row)
+                    for j in range(jb, je, panel):
+                        packed, wide = b_pack + (j - jb) // panel * B_BYTES, min(panel, je - j)
+                        tile(
+                            tiles, kind, rows, step, 0, packed, PANEL_BYTES, 0, outs, j * size, depth, 1, start,
+                            bias.ctypes.data, relu, height, wide,
+                        )  # fmt: skip
+                    if act > RELU and k0 + depth == K:
+                        finish(out, i, i + height, jb, je, act)
+
+
+@jit
+def pack_panels(kind, size, lanes, b, b_row, b_turned, k0, depth, jb, je, target, apart):
+    """Rows k0 … k0 + depth − 1 of the columns jb … je − 1 of B, in panels as wide as a tile, `apart` bytes from one to
+    the next; the last vector is filled up with zeros."""
+    panel = ACROSS * lanes
+    if b_turned:
+        for j in range(jb, je, panel):
+            at, wide = target + (j - jb) // panel * apart, min(panel, je - j)
+            pack_transposed(kind, size, lanes, b + j * b_row + k0 * size, b_row, wide, depth, at, PANEL_BYTES)
+    else:
+        for k in range(depth):
+            source = b + (k0 + k) * b_row
+            for j in range(jb, je, lanes):
+                at = target + (j - jb) // panel * apart + (j - jb) % panel * size
+                copy_vector(kind, source + j * size, at + k * PANEL_BYTES, je - j)
+
+
+@jit
+def finish(out, i0, i1, j0, j1, act):
+    """out[i0:i1, j0:j1] ← act(out), while it is in the cache."""
     for i in range(i0, i1):
-        row = out[i, j0:j1]
-        if bias.size:
-            for j in range(j1 - j0):
-                row[j] += bias[j0 + j]
-        if act:
-            apply_activation(row, act)
+        apply_activation(out[i, j0:j1], act)
 
 
 @parallel
-def spread(kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, act, out, tall):
-    """The product in tasks of `tall` rows and GROUP tiles across, spread over the threads."""
-    wide = GROUP * ACROSS * lanes
-    down, across = (M + tall - 1) // tall, (N + wide - 1) // wide
-    for task in prange(down * across):
-        i, j = task % down * tall, task // down * wide
+def spread(
+    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, act, out, down, across
+):
+    """The product in down × across tasks, spread over the threads."""
+    vectors = (N + lanes - 1) // lanes
+    for each in prange(down * across):
+        task = np.int64(each)
+        p, q = task // across, task % across
         block(
-            kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row,
-            i, min(i + tall, M), j, min(j + wide, N), K, add, bias, act, out,
+            tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row,
+            M * p // down, M * (p + 1) // down, vectors * q // across * lanes,
+            min(N, vectors * (q + 1) // across * lanes), K, add, bias, act, out,
         )  # fmt: skip
 
 
 @jit
-def product(a, a_turned, b, b_turned, add, bias, act, out, threads):
+def product(tiles, a, a_turned, b, b_turned, add, bias, act, out, threads):
     """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, then bias and activation; threads where it is worth one."""
     M, N = out.shape
     K = a.shape[0] if a_turned else a.shape[1]
@@ -124,52 +172,79 @@ def product(a, a_turned, b, b_turned, add, bias, act, out, threads):
     lanes = VECTOR_BYTES // size
     a_at, b_at, y_at = a.ctypes.data, b.ctypes.data, out.ctypes.data
     a_row, b_row, y_row = a.shape[1] * size, b.shape[1] * size, N * size
-    wide = GROUP * ACROSS * lanes
-    if M * N * K < SMALL or threads == 1:
-        for j in range(0, N, wide):
-            block(
-                kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
-                0, M, j, min(j + wide, N), K, add, bias, act, out,
-            )  # fmt: skip
-    else:
-        # few tasks across: cut the rows too, so that every thread has its share
-        across = (N + wide - 1) // wide
-        cuts = 1 if across >= 4 * threads or across % threads == 0 else min(threads, (M + TALL - 1) // TALL)
-        tall = ((M + cuts - 1) // cuts + TALL - 1) // TALL * TALL
-        spread(
-            kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
-            M, N, K, add, bias, act, out, tall,
-        )  # fmt: skip
+    across = down = 1
+    if M * N * K >= SMALL:
+        # columns first: then no two threads pack the same numbers of B; rows too where the columns do not suffice
+        across = max(1, min(threads, N // (ACROSS * lanes)))
+        down = max(1, min(threads // across, M // TALL))
+    spread(
+        tiles, kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
+        M, N, K, add, bias, act, out, down, across,
+    )  # fmt: skip
 
 
-# The functions below run in Python: the number of threads is asked for there, since code that asks for it cannot be
-# cached.
+# The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
+# that asks for them cannot be cached.
 
 
 def dense(x, w, b, act, y):
     """reference.dense: y = act(x w + b)."""
-    product(x, False, w, False, 0, b, act, y, get_num_threads())
+    product(tile_address(y.itemsize), x, False, w, False, 0, b, act, y, get_num_threads())
 
 
 def dense_grad_x(grad_y, w, work, grad_x):
     """reference.dense_grad_x: grad_x = grad_y wᵀ."""
-    product(grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
+    product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
 
 
 def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):
     """reference.dense_grad_w: grad_w (+)= xᵀ grad_y, grad_b (+)= Σ_B grad_y."""
-    product(x, True, grad_y, False, add, work[:0], 0, grad_w, get_num_threads())
+    product(tile_address(x.itemsize), x, True, grad_y, False, add, work[:0], 0, grad_w, get_num_threads())
     if grad_b.size:
         bias_grad(grad_y, add, work, grad_b)
 
 
-@jit
 def bias_grad(grad_y, add, work, grad_b):
-    """reference.bias_grad: grad_b (+)= Σ_R grad_y, row by row in order."""
-    R, N = grad_y.shape
+    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
+    column_sums(grad_y.reshape(-1), add, grad_b, max(1, min(MOST_PARTS, grad_y.size // PART)))
+
+
+@jit
+def column_sums(flat, add, total, parts):
+    """total (+)= the sums of columns, in `parts` pieces of the rows that are added in order."""
+    N = total.size
+    sums = np.zeros((parts, N), total.dtype)
+    part_sums(flat, sums)
     if not add:
+        total[:] = 0
+    for part in range(parts):
         for j in range(N):
-            grad_b[j] = 0
-    for r in range(R):
-        for j in range(N):
-            grad_b[j] += grad_y[r, j]
+            total[j] += sums[part, j]
+
+
+@parallel
+def part_sums(flat, sums):
+    """part_sum of every part."""
+    for part in prange(sums.shape[0]):
+        part_sum(flat, sums, np.int64(part))
+
+
+@jit
+def part_sum(flat, sums, part):
+    """sums[part] = the column sums of a piece of the rows. Short rows are taken several at a time, as one long row,
+    so that whole vectors are added."""
+    parts, N = sums.shape
+    rows = flat.size // N
+    first, last = rows * part // parts, rows * (part + 1) // parts
+    together = max(1, LONG // N)
+    wide = together * N
+    long = np.zeros(wide, flat.dtype)
+    whole = (last - first) // together
+    for r in range(whole):
+        row = flat[first * N + r * wide : first * N + (r + 1) * wide]
+        for j in range(wide):
+            long[j] += row[j]
+    for i in range((first + whole * together) * N, last * N):
+        sums[part, i % N] += flat[i]
+    for j in range(wide):
+        sums[part, j % N] += long[j]

@@ -82,6 +82,18 @@ def transpose_block(typing, kind, source, source_row, target, target_row):
 
 
 @intrinsic
+def put(typing, table, place, address):
+    """table[place] = address, in a table of addresses."""
+
+    def generate(context, builder, signature, arguments):
+        table, place, address = arguments
+        builder.store(address, builder.gep(builder.inttoptr(table, I64.as_pointer()), [place]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def move(typing, kind, source, target):
     """Copies one number from address to address."""
 
@@ -95,12 +107,39 @@ def move(typing, kind, source, target):
 
 
 @intrinsic
-def clear(typing, kind, target):
-    """Writes one zero."""
+def copy_whole(typing, kind, source, target):
+    """Copies one whole vector."""
 
     def generate(context, builder, signature, arguments):
         v = _vectors(builder, signature.args[0])
-        builder.store(ir.Constant(v.scalar, 0.0), builder.inttoptr(arguments[1], v.scalar.as_pointer()))
+        v.store(v.load(arguments[1], None), arguments[2], None)
         return context.get_dummy_value()
 
-    return types.void(kind, types.int64), generate
+    return types.void(kind, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_vector(typing, kind, source, target, count):
+    """target += source for min(count, lanes) numbers; nothing else is touched."""
+
+    def generate(context, builder, signature, arguments):
+        v = _vectors(builder, signature.args[0])
+        _, source, target, count = arguments
+        mask = v.lanes_below(count)
+        v.store(builder.fadd(v.load(target, mask), v.load(source, mask)), target, mask)
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_number(typing, kind, source, target):
+    """target += source for one number."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _vectors(builder, signature.args[0]).scalar.as_pointer()
+        source, target = (builder.inttoptr(address, pointer) for address in arguments[1:])
+        builder.store(builder.fadd(builder.load(target), builder.load(source)), target)
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64), generate

@@ -1,7 +1,9 @@
 """The register tile: the inner loop of every product, written as LLVM vector code so that it runs at the machine's
 rate. It knows addresses, strides and lengths; which product they belong to is product.py's and conv.py's affair.
 
-    C[i, j] (+)= Σ_k A[i, k] · B[k, j]          i < rows ≤ ROWS, j < columns ≤ COLUMNS = VECTORS · LANES
+    C[i, j] = start[i, j] + Σ_u Σ_k A[i, u, k] · B[u, k, j]          i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
+
+A plain product has one u. In a convolution u counts the rows of the window, whose numbers lie in one piece each.
 
 LLVM is the compiler behind Numba. Its code is typed: <16 x float> is a vector of 16 floats that lives in one register
 of an AVX-512 machine. A loop is a block that jumps back to itself, and a *phi* at its top says where a value comes
@@ -9,16 +11,19 @@ from: from before the loop in the first round, from the round before in all othe
 phis, the sums, in registers through the whole loop over k; each round loads one row of B (VECTORS loads), and for
 each row of A one number that is repeated in all lanes, and makes ROWS · VECTORS fused multiply-adds. Nothing else
 touches memory.
-"""
 
+The nine tiles (three heights, full or ragged) are compiled once, into one function, and called by address: compiled
+into each of their callers they would cost seconds every time.
+"""
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import float32, float64, int64, types, void
 from numba.extending import intrinsic
 
 from .compile import jit
@@ -126,6 +131,17 @@ class Vectors:
         store = self.function(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), *types_)
         self.builder.call(store, [value, pointer, ir.Constant(I32, self.itemsize), mask])
 
+    def prefetch(self, address: ir.Value) -> None:
+        """Asks for a line of memory that will be written soon."""
+        pointer = self.builder.inttoptr(address, ir.IntType(8).as_pointer())
+        kinds = [ir.Constant(I32, n) for n in (1, 3, 1)]  # to write; into the first-level cache; data
+        prefetch = self.function("llvm.prefetch.p0", ir.VoidType(), pointer.type, I32, I32, I32)
+        self.builder.call(prefetch, [pointer, *kinds])
+
+    def at_least_zero(self, value: ir.Value) -> ir.Value:
+        """max(value, 0); NaN stays NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, self.zero), self.zero, value)
+
     def lanes_below(self, count: ir.Value) -> ir.Value:
         """The mask that is on in the lanes 0 … count − 1."""
         kind = ir.VectorType(I64, self.lanes)
@@ -133,37 +149,45 @@ class Vectors:
         return self.builder.icmp_signed("<", places, self.repeat(count, kind))
 
 
-def make_tile(rows: int, slim: bool, edge: bool):
-    """tile(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns): the intrinsic for one height.
+ARGUMENTS = (
+    "rows", "a_k", "a_run", "b", "b_k", "b_run", "outs", "offset", "K", "runs", "start", "bias", "relu", "height",
+    "columns",
+)  # fmt: skip
+FROM_ZERO, FROM_C, FROM_BIAS = 0, 1, 2
 
-    kind: any number of the dtype meant. a, b, c: addresses of A[0, 0], B[0, 0], C[0, 0]. a_row, a_k, b_k, c_row:
-    strides in bytes; the columns of B and C are neighbours. K ≥ 1. add: 0 overwrites C, 1 adds to it. slim: one
-    vector wide. edge=False takes height and columns as full; edge=True reads row min(i, height − 1) of A in the place
-    of a missing one, leaves missing columns of B unread, and writes only what is there.
+
+def make_tile(height: int, slim: bool, edge: bool):
+    """The intrinsic for one height. All arguments but the first are int64; strides are in bytes.
+
+    kind: any number of the dtype meant. rows: the address of a table of `height` addresses, those of A[i, 0, 0].
+    a_k, a_run: from k to k + 1 and from u to u + 1 in A. b: address of B[0, 0, 0]; b_k, b_run: as in A; its columns are
+    neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs ≥ 1: numbers of k, of u.
+    start: FROM_ZERO, FROM_C, or FROM_BIAS, a row of numbers that begins at bias + offset. relu: 1 for max(·, 0) at the end.
+    slim: one vector wide. edge=False takes height and columns as full; edge=True reads row min(i, height − 1) of A in
+    the place of a missing one, leaves missing columns of B unread, and writes only what is there.
     """
 
     @intrinsic
-    def tile(typing, kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns):
+    def tile(typing, kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height_, columns):
         def generate(context, builder, signature, arguments):
             itemsize = signature.args[0].bitwidth // 8
             full = SHAPES[itemsize]
-            shape = Shape(rows, 1 if slim else full.vectors, full.lanes)
+            shape = Shape(height, 1 if slim else full.vectors, full.lanes)
             _Tile(builder, shape, itemsize, edge, arguments[1:]).write()
             return context.get_dummy_value()
 
-        return types.void(kind, *[types.int64] * 11), generate
+        return types.void(kind, *[types.int64] * len(ARGUMENTS)), generate
 
     return tile
 
 
 class _Tile:
-    """Writes the code of one tile: addresses, the loop over k, the end."""
+    """Writes the code of one tile: the start, the loop over k inside the loop over u, the end."""
 
     def __init__(self, builder: ir.IRBuilder, shape: Shape, itemsize: int, edge: bool, arguments) -> None:
         self.b, self.shape, self.edge = builder, shape, edge
         self.v = Vectors(builder, shape.lanes, itemsize)
-        names = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "K", "add", "height", "columns")
-        self.at = dict(zip(names, arguments, strict=True))
+        self.at = dict(zip(ARGUMENTS, arguments, strict=True))
         self.step = shape.lanes * itemsize  # bytes from one vector to the next
         self.masks = [self._mask(j) for j in range(shape.vectors)]
 
@@ -172,62 +196,137 @@ class _Tile:
             return None
         return self.v.lanes_below(self.b.sub(self.at["columns"], ir.Constant(I64, j * self.shape.lanes)))
 
-    def _row(self, i: int) -> ir.Value:
-        """Bytes from A[0, k] to A[i, k]."""
-        row: ir.Value = ir.Constant(I64, i)
-        if self.edge:
-            last = self.b.sub(self.at["height"], ir.Constant(I64, 1))
-            row = self.b.select(self.b.icmp_signed("<", row, last), row, last)
-        return self.b.mul(row, self.at["a_row"])
+    def _plus(self, address: ir.Value, j: int) -> ir.Value:
+        return self.b.add(address, ir.Constant(I64, j * self.step))
+
+    def _addresses(self, table: str, last: bool) -> list[ir.Value]:
+        """The addresses in a table, one per row; with `last`, those of missing rows are that of the last one."""
+        found = []
+        start = self.b.inttoptr(self.at[table], I64.as_pointer())
+        for i in range(self.shape.rows):
+            place: ir.Value = ir.Constant(I64, i)
+            if self.edge and last:
+                highest = self.b.sub(self.at["height"], ir.Constant(I64, 1))
+                place = self.b.select(self.b.icmp_signed("<", place, highest), place, highest)
+            found.append(self.b.load(self.b.gep(start, [place])))
+        return found
+
+    def _outs(self, last: bool) -> list[ir.Value]:
+        return [self.b.add(out, self.at["offset"]) for out in self._addresses("outs", last)]
 
     def write(self) -> None:
-        b, v, at = self.b, self.v, self.at
-        rows, vectors = range(self.shape.rows), range(self.shape.vectors)
-        offsets = [self._row(i) for i in rows]
-        before, loop, after = b.block, b.append_basic_block("over_k"), b.append_basic_block("end")
-        b.branch(loop)
+        b = self.b
+        rows = self._addresses("rows", last=True)
+        self._expect()
+        sums = self._start()
+        zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
 
-        b.position_at_end(loop)
-        k, a, row_of_b = b.phi(I64), b.phi(I64), b.phi(I64)
-        sums = [[b.phi(v.vector) for _ in vectors] for _ in rows]
-        columns = [v.load(b.add(row_of_b, ir.Constant(I64, j * self.step)), self.masks[j]) for j in vectors]
+        entry, outer = b.block, b.append_basic_block("over_u")
+        b.branch(outer)
+        b.position_at_end(outer)
+        u, a_u, b_u = (self._phi(first, entry) for first in (zero, zero, self.at["b"]))
+        sums_u = [[self._phi(value, entry) for value in row] for row in sums]
+
+        inner = b.append_basic_block("over_k")
+        b.branch(inner)
+        b.position_at_end(inner)
+        k, a_at, b_at = (self._phi(first, outer) for first in (zero, a_u, b_u))
+        sums_k = [[self._phi(value, outer) for value in row] for row in sums_u]
+        totals = self._multiply(rows, a_at, b_at, sums_k)
+        steps = ((k, one), (a_at, self.at["a_k"]), (b_at, self.at["b_k"]))
+        following = self._advance(steps, sums_k, totals, inner)
+        leave = b.append_basic_block("next_u")
+        b.cbranch(b.icmp_signed("<", following, self.at["K"]), inner, leave)
+
+        b.position_at_end(leave)
+        steps = ((u, one), (a_u, self.at["a_run"]), (b_u, self.at["b_run"]))
+        following = self._advance(steps, sums_u, totals, leave)
+        end = b.append_basic_block("end")
+        b.cbranch(b.icmp_signed("<", following, self.at["runs"]), outer, end)
+
+        b.position_at_end(end)
+        totals = self._add_c(totals)
+        with b.if_else(b.icmp_signed("!=", self.at["relu"], zero)) as (bent, straight):
+            with bent:
+                self._store([[self.v.at_least_zero(total) for total in row] for row in totals])
+            with straight:
+                self._store(totals)
+
+    def _phi(self, first: ir.Value, before: ir.Block) -> ir.Value:
+        phi = self.b.phi(first.type)
+        phi.add_incoming(first, before)
+        return phi
+
+    def _advance(self, steps, sums, totals, block: ir.Block) -> ir.Value:
+        """Closes a loop: counters and addresses move on, sums are the new totals. Returns the first counter."""
+        moved = [self.b.add(phi, step) for phi, step in steps]
+        for (phi, _), value in zip(steps, moved, strict=True):
+            phi.add_incoming(value, block)
+        for row, new in zip(sums, totals, strict=True):
+            for phi, value in zip(row, new, strict=True):
+                phi.add_incoming(value, block)
+        return moved[0]
+
+    def _multiply(self, rows, a_at: ir.Value, b_at: ir.Value, sums) -> list[list[ir.Value]]:
+        """One k: the row of B in registers, each number of A repeated."""
+        columns = [self.v.load(self._plus(b_at, j), self.masks[j]) for j in range(self.shape.vectors)]
         totals = []
-        for i in rows:
-            number = v.load_repeated(b.add(a, offsets[i]))
-            totals.append([v.fma(number, columns[j], sums[i][j]) for j in vectors])
-        advanced = ((k, ir.Constant(I64, 0), b.add(k, ir.Constant(I64, 1))),
-                    (a, at["a"], b.add(a, at["a_k"])), (row_of_b, at["b"], b.add(row_of_b, at["b_k"])))  # fmt: skip
-        for phi, first, following in advanced:
-            phi.add_incoming(first, before)
-            phi.add_incoming(following, loop)
-        for i in rows:
-            for j in vectors:
-                sums[i][j].add_incoming(v.zero, before)
-                sums[i][j].add_incoming(totals[i][j], loop)
-        b.cbranch(b.icmp_signed("<", advanced[0][2], at["K"]), loop, after)
+        for row, address in zip(sums, rows, strict=True):
+            number = self.v.load_repeated(self.b.add(address, a_at))
+            totals.append([self.v.fma(number, columns[j], row[j]) for j in range(self.shape.vectors)])
+        return totals
 
-        b.position_at_end(after)
-        with b.if_else(b.icmp_signed("!=", at["add"], ir.Constant(I64, 0))) as (adding, overwriting):
-            with adding:
-                self._store(totals, add=True)
-            with overwriting:
-                self._store(totals, add=False)
+    def _start(self) -> list[list[ir.Value]]:
+        """What the sums begin with: zeros, or a row of biases."""
+        b, vectors = self.b, range(self.shape.vectors)
+        before = b.block
+        with b.if_then(b.icmp_signed("==", self.at["start"], ir.Constant(I64, FROM_BIAS))):
+            biases = [self.v.load(self._plus(self.b.add(self.at["bias"], self.at["offset"]), j), self.masks[j]) for j in vectors]
+            biased = b.block
+        sums = [b.phi(self.v.vector) for _ in vectors]
+        for phi, bias in zip(sums, biases, strict=True):
+            phi.add_incoming(self.v.zero, before)
+            phi.add_incoming(bias, biased)
+        return [sums] * self.shape.rows
 
-    def _store(self, totals, add: bool) -> None:
+    def _expect(self) -> None:
+        """Asks for the lines of C where they will be read: they arrive while the sums are made."""
+        with self.b.if_then(self.b.icmp_signed("==", self.at["start"], ir.Constant(I64, FROM_C))):
+            for out in self._outs(last=True):
+                for j in range(self.shape.vectors):
+                    self.v.prefetch(self._plus(out, j))
+
+    def _add_c(self, totals) -> list[list[ir.Value]]:
+        """totals, with what C holds added to them when `start` says so."""
+        b = self.b
+        before = b.block
+        with b.if_then(b.icmp_signed("==", self.at["start"], ir.Constant(I64, FROM_C))):
+            outs = self._outs(last=True)
+            added = [
+                [b.fadd(total, self.v.load(self._plus(out, j), self.masks[j])) for j, total in enumerate(row)]
+                for out, row in zip(outs, totals, strict=True)
+            ]
+            adding = b.block
+        sums = []
+        for row, new in zip(totals, added, strict=True):
+            sums.append([b.phi(self.v.vector) for _ in row])
+            for phi, total, with_c in zip(sums[-1], row, new, strict=True):
+                phi.add_incoming(total, before)
+                phi.add_incoming(with_c, adding)
+        return sums
+
+    def _store(self, totals) -> None:
+        outs = self._outs(last=False)
         for i in range(self.shape.rows):
             if self.edge:
                 with self.b.if_then(self.b.icmp_signed("<", ir.Constant(I64, i), self.at["height"])):
-                    self._store_row(totals[i], i, add)
+                    self._store_row(outs[i], totals[i])
             else:
-                self._store_row(totals[i], i, add)
+                self._store_row(outs[i], totals[i])
 
-    def _store_row(self, row, i: int, add: bool) -> None:
-        start = self.b.add(self.at["c"], self.b.mul(ir.Constant(I64, i), self.at["c_row"]))
+    def _store_row(self, out: ir.Value, row) -> None:
         for j, total in enumerate(row):
-            address = self.b.add(start, ir.Constant(I64, j * self.step))
-            if add:
-                total = self.b.fadd(total, self.v.load(address, self.masks[j]))
-            self.v.store(total, address, self.masks[j])
+            self.v.store(total, self._plus(out, j), self.masks[j])
 
 
 FULL_TALL, FULL_MIDDLE, FULL_LOW = (make_tile(rows, slim=False, edge=False) for rows in HEIGHTS)
@@ -236,29 +335,52 @@ SLIM_TALL, SLIM_MIDDLE, SLIM_LOW = (make_tile(rows, slim=True, edge=True) for ro
 
 
 @jit
-def tile(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns, lanes):
+def any_tile(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns, lanes):
     """The tile that fits a block of height × columns: full where both are, the lowest and slimmest that will do
-    elsewhere.
-
-    height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
+    elsewhere. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
     """
     if columns == ACROSS * lanes and (height in (TALL, MIDDLE, LOW)):
         if height == TALL:
-            FULL_TALL(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            FULL_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
         elif height == MIDDLE:
-            FULL_MIDDLE(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            FULL_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
         else:
-            FULL_LOW(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            FULL_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
     elif columns > lanes:
         if height > MIDDLE:
-            EDGE_TALL(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            EDGE_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
         elif height > LOW:
-            EDGE_MIDDLE(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            EDGE_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
         else:
-            EDGE_LOW(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+            EDGE_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
     elif height > MIDDLE:
-        SLIM_TALL(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+        SLIM_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
     elif height > LOW:
-        SLIM_MIDDLE(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+        SLIM_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
     else:
-        SLIM_LOW(kind, a, a_row, a_k, b, b_k, c, c_row, K, add, height, columns)
+        SLIM_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+
+
+@intrinsic
+def tile(typing, at, kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns):
+    """Calls any_tile of `kind`'s dtype, which is compiled to the address `at`."""
+
+    def generate(context, builder, signature, arguments):
+        lanes = ir.Constant(I64, SHAPES[signature.args[1].bitwidth // 8].lanes)
+        function = ir.FunctionType(ir.VoidType(), [argument.type for argument in (*arguments[1:], lanes)])
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [*arguments[1:], lanes])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, kind, *[types.int64] * len(ARGUMENTS)), generate
+
+
+@cache
+def tile_address(itemsize: int) -> int:
+    """Where any_tile for numbers of `itemsize` bytes lies in memory; compiled, or read from the disk, when first asked.
+
+    The address is that of the wrapper that Numba makes for callers in C: plain arguments, no Python objects.
+    """
+    signature = void(float32 if itemsize == 4 else float64, *[int64] * (len(ARGUMENTS) + 1))
+    any_tile.compile(signature)
+    compiled = any_tile.overloads[signature.args]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)

@@ -1,0 +1,65 @@
+"""How much scratch the ops with a `work` argument need, and how a convolution is laid out in it.
+It knows lengths only; who fills the scratch is the business of a device's column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so that bits do not depend on the threads
+WIDEST = 32  # numbers in a row of the widest register tile of any machine
+NARROW = 16  # channels under which an image's gradient is made by scattering windows
+PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
+TALLEST = 14  # rows of the tallest register tile of any machine
+
+
+def up(count: int) -> int:
+    """`count` rounded up to whole rows of the widest tile."""
+    return -(-count // WIDEST) * WIDEST
+
+
+def room(rows: int, columns: int, channels: int) -> int:
+    """Numbers that a padded image takes, with a row of the tile behind it that may be overwritten."""
+    return up(rows * columns * channels) + WIDEST
+
+
+def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """Rows of zeros before the gradient, and rows in all, so that every pixel of the image finds its windows.
+
+    Pixel h of the image meets row oh of the output where h + padding = stride·oh + u, 0 ≤ u < kernel.
+    """
+    before = -(-kernel // stride) - 1
+    last = (size - 1 + padding) // stride
+    return before, before + max(out, last + 1)
+
+
+def partial_sums(pixels: int) -> int:
+    """How many partial sums a convolution's weight gradient is made of: from the shapes, never from the threads."""
+    return max(1, min(TASKS, pixels // 512))
+
+
+def forward_room(d: Mapping[str, Any]) -> int:
+    """conv2d: the packed weight, and a padded image for each task."""
+    (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
+    return taps * up(d["F"]) + TASKS * room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+
+
+def image_grad_room(d: Mapping[str, Any]) -> int:
+    """conv2d_grad_x: the packed weight; for each task a padded gradient, or, for narrow images, a padded image and a
+    patch of windows."""
+    (ph, pw), (sh, sw) = d["padding"], d["stride"]
+    if d["C"] < NARROW:
+        taps = up(d["KH"] * d["KW"] * d["C"])
+        image = room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+        return d["F"] * taps + TASKS * (image + TALLEST * taps)
+    rows = phase_rows(d["H"], d["OH"], d["KH"], sh, ph)[1]
+    columns = phase_rows(d["W"], d["OW"], d["KW"], sw, pw)[1]
+    return d["KH"] * d["KW"] * d["F"] * up(d["C"]) + TASKS * room(rows, columns, d["F"])
+
+
+def weight_grad_room(d: Mapping[str, Any]) -> int:
+    """conv2d_grad_w: for each task a sum, a padded image, and the gathered windows of narrow images."""
+    (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
+    tasks = partial_sums(d["B"] * d["OH"] * d["OW"])
+    gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
+    return tasks * (up(taps * d["F"]) + room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"]) + gathered)
