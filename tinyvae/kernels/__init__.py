@@ -14,7 +14,7 @@ from ..errors import KernelError
 from . import reference
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
-from .scratch import forward_room, image_grad_room, weight_grad_room
+from .scratch import forward_room, image_grad_room, turned_room, weight_grad_room
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -176,7 +176,7 @@ _TABLE = (
         "dense_grad_w",
         (_in("x", "B", "K"), _in("grad_y", "B", "N"), _option("add", "flag"), WORK,
          _out("grad_w", "K", "N"), _out("grad_b", "N", optional=True)),
-        _dense(add=0), _product, 1, ("B",), linear=True,
+        _dense(add=0), _product, 1, ("B",), linear=True, work=turned_room,
     ),
     Op(
         "bias_grad", (_in("grad_y", "R", "N"), _option("add", "flag"), WORK, _out("grad_b", "N")),

@@ -33,6 +33,11 @@ def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> t
     return before, before + max(out, last + 1)
 
 
+def turned_room(d: Mapping[str, Any]) -> int:
+    """dense_grad_w: x with its columns as rows."""
+    return d["K"] * up(d["B"])
+
+
 def partial_sums(pixels: int) -> int:
     """How many partial sums a convolution's weight gradient is made of: from the shapes, never from the threads."""
     return max(1, min(TASKS, pixels // 512))

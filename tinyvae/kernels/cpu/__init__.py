@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import conv, elementwise, noise, optimise, product
+from . import conv, dense, elementwise, noise, optimise
 
 _FILES = {
-    product: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
+    dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
     conv: ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
     elementwise: (
         "activate", "act_grad", "silu", "silu_grad", "latent", "latent_grad", "bernoulli_nll", "gaussian_nll",

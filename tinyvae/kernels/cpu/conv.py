@@ -18,7 +18,8 @@ from numba import get_num_threads, prange
 from ..reference import RELU
 from ..scratch import NARROW, PIXELS, TASKS, WIDEST, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
-from .product import PANEL_BYTES, SMALL, TABLE, bias_grad, pack_panels, pack_transposed
+from .dense import bias_grad
+from .product import PANEL_BYTES, SMALL, TABLE, pack_panels, pack_transposed
 from .stack import add_number, add_vector, copy_vector, copy_whole, move, put, stack
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
 from .vector_math import apply_activation

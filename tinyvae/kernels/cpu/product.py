@@ -11,12 +11,12 @@ depend on the threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from .compile import jit, parallel
 from ..reference import RELU
 from .stack import copy_vector, move, put, stack, transpose_block
-from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile
 from .vector_math import apply_activation
 
 DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
@@ -29,7 +29,6 @@ A_BYTES = max(TALL * A_ROW, *(DEPTH_BYTES // size * step for size, step in A_STE
 B_BYTES = DEPTH_BYTES // 4 * PANEL_BYTES  # one packed panel
 A_BLOCK, B_BLOCK = TILES * A_BYTES, GROUP * B_BYTES
 TABLE = TALL * 8  # bytes of a table of addresses
-MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
 LONG = 128  # numbers of the row that short rows are joined to
 SMALL = 1_000_000  # multiply-adds under which entering a parallel region costs more than it gives
 ALIASED = 1024  # bytes: rows at multiples of this crowd the same sets of the first-level cache
@@ -181,32 +180,6 @@ def product(tiles, a, a_turned, b, b_turned, add, bias, act, out, threads):
         tiles, kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
         M, N, K, add, bias, act, out, down, across,
     )  # fmt: skip
-
-
-# The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
-# that asks for them cannot be cached.
-
-
-def dense(x, w, b, act, y):
-    """reference.dense: y = act(x w + b)."""
-    product(tile_address(y.itemsize), x, False, w, False, 0, b, act, y, get_num_threads())
-
-
-def dense_grad_x(grad_y, w, work, grad_x):
-    """reference.dense_grad_x: grad_x = grad_y wᵀ."""
-    product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
-
-
-def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):
-    """reference.dense_grad_w: grad_w (+)= xᵀ grad_y, grad_b (+)= Σ_B grad_y."""
-    product(tile_address(x.itemsize), x, True, grad_y, False, add, work[:0], 0, grad_w, get_num_threads())
-    if grad_b.size:
-        bias_grad(grad_y, add, work, grad_b)
-
-
-def bias_grad(grad_y, add, work, grad_b):
-    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
-    column_sums(grad_y.reshape(-1), add, grad_b, max(1, min(MOST_PARTS, grad_y.size // PART)))
 
 
 @jit

@@ -28,7 +28,7 @@ def stack(typing, size):
     return types.int64(size), generate
 
 
-def _vectors(builder, kind) -> Vectors:
+def vectors_of(builder, kind) -> Vectors:
     itemsize = kind.bitwidth // 8
     return Vectors(builder, SHAPES[itemsize].lanes, itemsize)
 
@@ -38,7 +38,7 @@ def copy_vector(typing, kind, source, target, count):
     """Copies min(count, lanes) numbers and fills the other lanes with zeros: always writes a whole vector."""
 
     def generate(context, builder, signature, arguments):
-        v = _vectors(builder, signature.args[0])
+        v = vectors_of(builder, signature.args[0])
         v.store(v.load(arguments[1], v.lanes_below(arguments[3])), arguments[2], None)
         return context.get_dummy_value()
 
@@ -54,7 +54,7 @@ def transpose_block(typing, kind, source, source_row, target, target_row):
     """
 
     def generate(context, builder, signature, arguments):
-        v = _vectors(builder, signature.args[0])
+        v = vectors_of(builder, signature.args[0])
         _, source, source_row, target, target_row = arguments
         lanes = range(v.lanes)
 
@@ -98,7 +98,7 @@ def move(typing, kind, source, target):
     """Copies one number from address to address."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _vectors(builder, signature.args[0]).scalar.as_pointer()
+        pointer = vectors_of(builder, signature.args[0]).scalar.as_pointer()
         value = builder.load(builder.inttoptr(arguments[1], pointer))
         builder.store(value, builder.inttoptr(arguments[2], pointer))
         return context.get_dummy_value()
@@ -111,7 +111,7 @@ def copy_whole(typing, kind, source, target):
     """Copies one whole vector."""
 
     def generate(context, builder, signature, arguments):
-        v = _vectors(builder, signature.args[0])
+        v = vectors_of(builder, signature.args[0])
         v.store(v.load(arguments[1], None), arguments[2], None)
         return context.get_dummy_value()
 
@@ -123,7 +123,7 @@ def add_vector(typing, kind, source, target, count):
     """target += source for min(count, lanes) numbers; nothing else is touched."""
 
     def generate(context, builder, signature, arguments):
-        v = _vectors(builder, signature.args[0])
+        v = vectors_of(builder, signature.args[0])
         _, source, target, count = arguments
         mask = v.lanes_below(count)
         v.store(builder.fadd(v.load(target, mask), v.load(source, mask)), target, mask)
@@ -137,7 +137,7 @@ def add_number(typing, kind, source, target):
     """target += source for one number."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _vectors(builder, signature.args[0]).scalar.as_pointer()
+        pointer = vectors_of(builder, signature.args[0]).scalar.as_pointer()
         source, target = (builder.inttoptr(address, pointer) for address in arguments[1:])
         builder.store(builder.fadd(builder.load(target), builder.load(source)), target)
         return context.get_dummy_value()

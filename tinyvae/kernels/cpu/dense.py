@@ -1,0 +1,41 @@
+"""The dense layer's three products: which of the two ways is taken, and with how many threads.
+These functions run in Python: the number of threads and the address of the tile are asked for here, since code that
+asks for them cannot be cached."""
+
+from __future__ import annotations
+
+from numba import get_num_threads
+
+from .product import column_sums, product
+from .sparse import dense_listed, grad_w_listed, worth
+from .tile import tile_address
+
+MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
+
+
+def dense(x, w, b, act, y):
+    """reference.dense: y = act(x w + b)."""
+    if worth(x, w.shape[1], w.shape[0]):
+        dense_listed(x, w, b, act, y, get_num_threads())
+    else:
+        product(tile_address(y.itemsize), x, False, w, False, 0, b, act, y, get_num_threads())
+
+
+def dense_grad_x(grad_y, w, work, grad_x):
+    """reference.dense_grad_x: grad_x = grad_y wᵀ."""
+    product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
+
+
+def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):
+    """reference.dense_grad_w: grad_w (+)= xᵀ grad_y, grad_b (+)= Σ_B grad_y."""
+    if not add and worth(x, grad_y.shape[1], x.shape[0]):
+        grad_w_listed(x, grad_y, work, grad_w, get_num_threads())
+    else:
+        product(tile_address(x.itemsize), x, True, grad_y, False, add, work[:0], 0, grad_w, get_num_threads())
+    if grad_b.size:
+        bias_grad(grad_y, add, work, grad_b)
+
+
+def bias_grad(grad_y, add, work, grad_b):
+    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
+    column_sums(grad_y.reshape(-1), add, grad_b, max(1, min(MOST_PARTS, grad_y.size // PART)))
