@@ -270,30 +270,53 @@ def _bernoulli_value(logits, x):
 
 
 @jit
-def _sum_of(terms):
-    """Σ terms. A loop that only reads: one that also stores has a second body for arrays that stand close together in
-    memory, which adds in another order, and then the bits would depend on where the arrays are."""
-    total = terms.dtype.type(0)
-    for i in range(terms.size):
-        total = add_in_any_order(total, terms[i])
+def _decays(logits, decays):
+    """decays = exp(−|logits|)."""
+    for i in range(logits.size):
+        decays[i] = decay(logits[i])
+
+
+@jit
+def _bernoulli_sum(logits, x, decays):
+    """nll of a stretch. A loop that only reads: one that also stores has a second body for arrays that stand close
+    together in memory, which adds in another order, and then the bits would depend on where the arrays are."""
+    total = zero = logits.dtype.type(0)
+    for i in range(logits.size):
+        a = logits[i]
+        total = add_in_any_order(total, muladd(-x[i], a, (a if a > 0 else zero) + log1p(decays[i])))
     return total
 
 
 @jit
+def _bernoulli_grad(logits, x, decays, scale, grad):
+    """grad = scale · (sigmoid(logits) − x)."""
+    one = logits.dtype.type(1)
+    for i in range(logits.size):
+        e = decays[i]
+        grad[i] = scale * ((e if logits[i] < 0 else one) / (one + e) - x[i])
+
+
+@jit
 def _bernoulli_both(logits, x, scale, grad):
-    """nll of one row, and its gradient: softplus and sigmoid from the same exp(−|logits|)."""
-    real = logits.dtype.type
-    total, zero, one = real(0), real(0), real(1)
-    terms = carray(stack_array(zero, STRETCH), STRETCH)
+    """nll of one row, and its gradient: softplus and sigmoid from the same exp(−|logits|), a stretch at a time. Three
+    plain loops become vector code; one that does it all did not, and took four times as long."""
+    total = logits.dtype.type(0)
+    decays = carray(stack_array(total, STRETCH), STRETCH)
     for start in range(0, logits.size, STRETCH):
-        count = min(STRETCH, logits.size - start)
-        for i in range(count):
-            a, target = logits[start + i], x[start + i]
-            e = decay(a)
-            softplus = (a if a > 0 else zero) + log1p(e)
-            terms[i] = muladd(-target, a, softplus)
-            grad[start + i] = scale * ((e if a < 0 else one) / (one + e) - target)
-        total += _sum_of(terms[:count])
+        end = min(start + STRETCH, logits.size)
+        a, target, e = logits[start:end], x[start:end], decays[: end - start]
+        _decays(a, e)
+        total += _bernoulli_sum(a, target, e)
+        _bernoulli_grad(a, target, e, scale, grad[start:end])
+    return total
+
+
+@jit
+def _sum_of(terms):
+    """Σ terms, in a loop that only reads, as _bernoulli_sum is."""
+    total = terms.dtype.type(0)
+    for i in range(terms.size):
+        total = add_in_any_order(total, terms[i])
     return total
 
 
