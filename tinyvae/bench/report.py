@@ -85,7 +85,8 @@ def heading(results: Results) -> str:
     """Machine and versions."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, vectors {machine['vectors']}; {versions}"
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
+    return f"{machine['cpu']}, {cores}, {machine['system']}, vectors {machine['vectors']}; {versions}"
 
 
 def group_lines(results: Results, group: str, dtype: str, threads: int, rows: Sequence[Row]) -> list[str]:

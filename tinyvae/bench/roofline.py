@@ -18,21 +18,25 @@ from .report import OURS, Results, rate, thread_counts
 
 MARKS = {"products": (BLUE, "o"), "convs": (ORANGE, "s"), "ops": (GREEN, "^")}
 NAMES = {"products": "products", "convs": "convolutions", "ops": "ops at model size"}
+LEAST_FLOPS = 1000  # a call that does less is all overhead, and would stretch the axes
 LINE = 11  # points between two labels
 
 
 def points(results: Results, dtype: str, threads: int) -> list[dict[str, Any]]:
-    """{"x": operations per byte, "y": operations per second, "group", "label"} of every case that moves memory."""
+    """{"x": operations per byte, "y": operations per second, "group", "label"} of every case that is worth a point.
+
+    Ops without a name there: products and convolutions have points enough, and are told apart by their colour.
+    """
     rows = [r for r in results["rows"] if r["bytes"] and (r["dtype"], r["threads"]) == (dtype, threads)]
     return [
         {
             "x": row["flops"] / row["bytes"],
             "y": row["flops"] / (row["times"][OURS]["us"] * 1e-6),
             "group": row["group"],
-            "label": row["name"] if row["use"] == "call" else "",
+            "label": "" if row["use"] != "call" or row["name"].startswith(("dense", "conv2d")) else row["name"],
         }
         for row in rows
-        if row["flops"]
+        if row["flops"] >= LEAST_FLOPS
     ]
 
 
@@ -87,7 +91,7 @@ def _label(axes: Any, found: list[dict[str, Any]]) -> None:
     per_point = axes.figure.dpi / 72
     for p in named:
         x, y = axes.transData.transform((p["x"], p["y"] / 1e9))
-        start, width = x + 6 * per_point, 4.4 * len(p["label"]) * per_point
+        start, width = x + 6 * per_point, 4.8 * len(p["label"]) * per_point
         for shift in _outwards():
             height = y + shift * per_point
             clash = any(

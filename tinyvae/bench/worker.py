@@ -42,8 +42,6 @@ class Server:
 
         from .cases import Case
 
-        self.job = None
-        gc.collect()
         self.job = build(self.library, Case.from_json(order["case"]), order["dtype"], self.threads)
         start = time.perf_counter()
         if self.job.before:
@@ -58,7 +56,6 @@ class Server:
         """The seconds of each of `calls` calls, after `warm` that are not counted."""
         assert self.job is not None
         run, before, times = self.job.run, self.job.before, []
-        gc.collect()
         gc.disable()
         for i in range(order["warm"] + order["calls"]):
             if before:
