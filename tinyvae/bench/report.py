@@ -181,8 +181,9 @@ def table(results: Results) -> str:
     for name in ("dense step", "conv step"):
         cells = [_step([r for r in select(results, "steps", "float32", n) if r["name"] == name]) for n in counts]
         lines += _line(f"{name[:-5]} VAE, one training step, batch 128", cells)
-    lines += ["", f"{heading(results)}; `{results['command']}`. Medians of interleaved calls, each library in"]
-    lines += ["processes of its own, every result verified first."]
+    lines += ["", f"{heading(results)}."]
+    how = "medians of interleaved calls, each library in processes of its own, every result verified first."
+    lines += [f"`{results['command']}`: {how}"]
     if results.get("startup"):
         lines += ["", *_startup_table(results["startup"])]
     return "\n".join(lines)

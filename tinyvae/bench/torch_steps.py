@@ -82,6 +82,7 @@ class Program:
 def torch_step(model: str, dtype: str, threads: int, compiled: bool, channels_last: bool) -> Job:
     """A training step by PyTorch, eager or compiled, in either layout of images."""
     torch.set_num_threads(threads)
+    torch.set_grad_enabled(True)
     program = Program(model, dtype, compiled, channels_last)
     losses: list[Any] = []
 
