@@ -152,7 +152,7 @@ def add_bench(commands: Any) -> None:
     )
     option("--threads", type=integers, default=(), metavar="N[,N…]", help="thread counts (default 1 and all cores)")
     option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")
-    option("--rounds", type=integer, default=7, metavar="N", help="turns of each library per case (default 7)")
+    option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
     option("--device", default=None, metavar="NAME", help="with --verify-only: numpy or numba (default numba)")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")

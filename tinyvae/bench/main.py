@@ -31,7 +31,7 @@ class Options:
     only: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     dtype: str = "float32"
-    rounds: int = 7
+    rounds: int = 5
     epochs: int = EPOCHS
     command: str = "tinyvae bench"
 

@@ -132,7 +132,7 @@ class Worker:
 class Effort:
     """How long to measure: rounds, and the seconds of one contestant's turn."""
 
-    rounds: int = 7
+    rounds: int = 5
     turn: float = 0.03
 
 
