@@ -41,6 +41,11 @@ def integers(text: str) -> tuple[int, ...]:
     return tuple(integer(part) for part in text.split(","))
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Words separated by commas."""
+    return tuple(text.split(","))
+
+
 def size(text: str) -> tuple[int, int]:
     """One number or two: H or H,W."""
     parts = integers(text)
@@ -68,6 +73,7 @@ def build_parser() -> Parser:
     check = commands.add_parser("gradcheck", help="check every op, layer and model against numerical gradients")
     check.add_argument("--device", default="numpy", help="numpy (default) or numba")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
+    add_bench(commands)
     commands.add_parser("info", help="versions, devices, threads, data found")
     return parser
 
@@ -134,6 +140,25 @@ def add_picture(command: argparse.ArgumentParser) -> None:
 def add_latent(command: argparse.ArgumentParser) -> None:
     """The options of `latent`."""
     command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
+
+
+def add_bench(commands: Any) -> None:
+    """The options of `bench`."""
+    text = "measure products, convolutions, steps, ops and start-up beside NumPy, PyTorch and JAX"
+    bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
+    option = bench.add_argument
+    option(
+        "--only", type=names, default=(), metavar="G[,G…]", help="products, convs, steps, ops, startup (default all)"
+    )
+    option("--threads", type=integers, default=(), metavar="N[,N…]", help="thread counts (default 1 and all cores)")
+    option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")
+    option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
+    option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
+    option("--device", default=None, metavar="NAME", help="with --verify-only: numpy or numba (default numba)")
+    option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
+    option("--json", metavar="FILE", help="write all figures to this file")
+    option("--readme", nargs="?", const="README.md", metavar="FILE", help="rewrite the table in this README")
+    option("--roofline", metavar="FILE", help="draw the roofline picture, a PNG")
 
 
 # ---------------------------------------------------------------------------------------------- commands
@@ -205,6 +230,19 @@ def gradcheck(options: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
+def bench(options: dict[str, Any]) -> None:
+    """tinyvae bench"""
+    if not options["verify_only"]:
+        set_threads(1)  # this process only judges results; what is timed has processes of its own
+    from .bench.main import run
+
+    text, ok = run(options, say, ["tinyvae", *sys.argv[1:]])
+    if text:
+        print(text)
+    if not ok:
+        raise SystemExit(1)
+
+
 def info(options: dict[str, Any]) -> None:
     """tinyvae info"""
     from .run import describe_machine
@@ -220,6 +258,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "interpolate": picture("interpolate"),
     "latent": picture("latent"),
     "gradcheck": gradcheck,
+    "bench": bench,
     "info": info,
 }
 

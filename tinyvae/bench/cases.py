@@ -1,0 +1,172 @@
+"""What is measured: the products and convolutions of the reference networks, every op of the table, training steps.
+It knows shapes and costs; who computes a case, and how fast, is for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..kernels import IDENTITY, OPS, output_size
+from . import verify
+from .verify import Arrays, WrongResult
+
+GROUPS = ("products", "convs", "steps", "ops", "startup")
+BATCH = 128
+LATENT = 20
+
+Layer = tuple[int, int]  # width in, width out
+DENSE_VAE: tuple[Layer, ...] = ((784, 400), (400, 2 * LATENT), (LATENT, 400), (400, 784))
+CONV_VAE_DENSE: tuple[Layer, ...] = ((3136, 256), (256, 2 * LATENT), (LATENT, 256), (256, 3136))
+SQUARES = (512, 1024)
+
+Stage = tuple[int, int, int]  # side of the larger image, its channels, channels of the smaller image
+CONV_VAE: tuple[Stage, ...] = ((28, 1, 32), (14, 32, 64))
+NETWORK_64: tuple[Stage, ...] = ((64, 3, 32), (32, 32, 64), (16, 64, 128))
+NETWORK_64_BATCH = 64
+KERNEL, STRIDE, PADDING = 4, 2, 1
+
+PRODUCT_OPS = {"forward": "dense", "grad_x": "dense_grad_x", "grad_w": "dense_grad_w"}
+CONV_OPS = {"forward": "conv2d", "grad_x": "conv2d_grad_x", "grad_w": "conv2d_grad_w"}
+TRANSPOSED_OPS = {"forward": "conv2d_grad_x", "grad_x": "conv2d", "grad_w": "conv2d_grad_w"}
+
+STEP_MODELS = {"dense step": "vae", "conv step": "conv-vae"}
+CHECK_STEPS = 25  # steps after which the loss must have fallen
+FIRST_LOSS = (500.0, 700.0)  # nats: small random logits cost a little more than 784·ln 2 = 543
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time: an op of the table at lengths of its own, or a whole training step of a model of the zoo.
+
+    use: forward, grad_x or grad_w of a layer; "call" or "step" elsewhere. transposed: the op serves a transposed
+    convolution. flops: of one call or step; bytes: memory that it must touch, 0 where that says nothing.
+    """
+
+    group: str
+    name: str
+    use: str
+    op: str = ""
+    lengths: Mapping[str, Any] = field(default_factory=dict)
+    transposed: bool = False
+    model: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.use}" if self.use not in ("call", "step") else self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; `from_json` reads it back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> Case:
+        """The case that `to_json` described: pairs are lists in JSON, and pairs again here."""
+        lengths = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["lengths"].items()}
+        rest = {k: plain[k] for k in ("group", "name", "use", "op", "transposed", "model")}
+        return Case(
+            rest["group"], rest["name"], rest["use"], rest["op"], lengths, rest["transposed"], rest["model"]
+        )  # fmt: skip
+
+    def arguments(self, dtype: Any) -> list[Any]:
+        """Host arguments of the op, the same in every process."""
+        return verify.example_at(self.op, self.lengths, dtype)
+
+    def flops(self) -> float:
+        """Floating-point operations of one call, or of the products of one step."""
+        return OPS[self.op].flops(self.lengths) if self.op else step_flops(self.model)
+
+    def bytes(self, itemsize: int) -> int:
+        """Memory that one call must touch."""
+        return OPS[self.op].bytes(self.lengths, itemsize) if self.op else 0
+
+    def check(self, got: Arrays, dtype: Any) -> None:
+        """A WrongResult unless what a library made of the arguments is within the bound of the float64 reference."""
+        if not self.op:
+            check_losses(str(self), got["losses"])
+            return
+        arguments = self.arguments(dtype)
+        want = verify.call_reference(self.op, verify.widened(arguments))
+        depth = OPS[self.op].depth(self.lengths)
+        try:
+            verify.assert_close(self.op, got, want, verify.magnitudes(self.op, arguments), depth, dtype)
+        except WrongResult as error:
+            raise WrongResult(f"{self}: {error}") from None
+
+
+def check_losses(name: str, losses: np.ndarray) -> None:
+    """A WrongResult unless the losses of a run's first steps are finite, begin where they must, and fall."""
+    verify.require(bool(np.isfinite(losses).all()), f"{name}: a loss is not finite")
+    low, high = FIRST_LOSS
+    verify.require(low < losses[0] < high, f"{name}: the first loss is {losses[0]:.1f}, not {low:g} to {high:g} nats")
+    fallen = losses[-5:].mean()
+    verify.require(fallen < 0.6 * losses[0], f"{name}: the loss only fell from {losses[0]:.1f} to {fallen:.1f} nats")
+
+
+# ---------------------------------------------------------------------------------------------- the lists
+
+
+def dense_lengths(batch: int, layer: Layer) -> dict[str, Any]:
+    """Lengths and options of a dense layer's three ops: a bias and no activation forward, no bias gradient."""
+    return {"B": batch, "K": layer[0], "N": layer[1], "act": IDENTITY, "add": 0, "no_grad_b": True}
+
+
+def conv_lengths(batch: int, stage: Stage) -> dict[str, Any]:
+    """Lengths and options of a convolution's three ops between a larger and a smaller image."""
+    side, channels, features = stage
+    small = output_size(side, KERNEL, STRIDE, PADDING)
+    return {
+        "B": batch, "H": side, "W": side, "C": channels, "F": features, "KH": KERNEL, "KW": KERNEL, "OH": small,
+        "OW": small, "stride": (STRIDE, STRIDE), "padding": (PADDING, PADDING), "act": IDENTITY, "add": 0,
+        "no_grad_b": True,
+    }  # fmt: skip
+
+
+def products() -> list[Case]:
+    """Every dense layer of the two reference VAEs at batch 128, and two squares; three uses each."""
+    layers = [(BATCH, layer) for layer in (*DENSE_VAE, *CONV_VAE_DENSE)] + [(n, (n, n)) for n in SQUARES]
+    return [
+        Case("products", f"{batch}×{layer[0]}×{layer[1]}", use, op, dense_lengths(batch, layer))
+        for batch, layer in layers
+        for use, op in PRODUCT_OPS.items()
+    ]
+
+
+def _convolution(batch: int, stage: Stage, use: str, transposed: bool) -> Case:
+    side, channels, features = stage
+    lengths = conv_lengths(batch, stage)
+    op = (TRANSPOSED_OPS if transposed else CONV_OPS)[use]
+    lengths["no_b"] = use != "forward"
+    name = f"{lengths['OH']}² {features}→{channels} transposed" if transposed else f"{side}² {channels}→{features}"
+    return Case("convs", name, use, op, lengths, transposed)
+
+
+def convs() -> list[Case]:
+    """Both convolutions and both transposed ones of the conv VAE, and a network for 64×64×3; three uses each."""
+    layers = [(BATCH, stage, transposed) for transposed in (False, True) for stage in CONV_VAE]
+    layers += [(NETWORK_64_BATCH, stage, False) for stage in NETWORK_64]
+    return [_convolution(*layer[:2], use, layer[2]) for layer in layers for use in CONV_OPS]
+
+
+def steps() -> list[Case]:
+    """A whole training step of each reference VAE at batch 128."""
+    return [Case("steps", name, "step", model=model) for name, model in STEP_MODELS.items()]
+
+
+def ops() -> list[Case]:
+    """Every op of the table at its model size."""
+    return [Case("ops", name, "call", name, op.examples["model"]) for name, op in OPS.items()]
+
+
+CASES = {"products": products, "convs": convs, "steps": steps, "ops": ops}
+
+
+def step_flops(model: str) -> float:
+    """Operations of the products in one step: each layer forward, to the weight, and to x but for the first layer."""
+    dense = [OPS["dense"].flops(dense_lengths(BATCH, layer)) for layer in DENSE_VAE]
+    if model == "vae":
+        return 3 * sum(dense) - dense[0]
+    dense = [OPS["dense"].flops(dense_lengths(BATCH, layer)) for layer in CONV_VAE_DENSE]
+    convolutions = [OPS["conv2d"].flops(conv_lengths(BATCH, stage)) for stage in CONV_VAE]
+    return 3 * (sum(dense) + 2 * sum(convolutions)) - convolutions[0]

@@ -1,0 +1,96 @@
+"""A group of cases, measured: workers started, results verified, times taken in turn.
+It knows contestants and cases; the report is for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from . import cases
+from .cases import Case
+from .job import PACKAGES, BenchError, installed
+from .pool import Contestant, Effort, Worker, in_turn
+from .verify import WrongResult
+
+OURS = "numba"
+PEERS = {
+    "products": ("numpy", "torch"),
+    "convs": ("torch", "torch-channels-last"),
+    "steps": ("torch", "torch-channels-last", "torch-compiled", "torch-channels-last-compiled", "jax"),
+    "ops": ("numpy",),
+}
+STEP_TURN = 0.2  # seconds: a step has more to vary than a product
+Say = Callable[[str], None]
+Row = dict[str, Any]
+
+
+def missing(groups: Sequence[str]) -> list[str]:
+    """One line for each package that a peer of these groups needs and that is not there."""
+    packages = dict.fromkeys(PACKAGES[peer] for group in groups for peer in PEERS.get(group, ()))
+    absent = [p for p in packages if not any(installed(name) for name, need in PACKAGES.items() if need == p)]
+    return [f"{package}: not installed: pip install {package}" for package in absent]
+
+
+def measure_case(case: Case, contestants: Sequence[Contestant], dtype: str, effort: Effort, notes: list[str]) -> Row:
+    """Loads the case everywhere, verifies every result, then times those that are right.
+
+    Our own wrong result raises; a peer that fails or is wrong is left out and said so in `notes`.
+    """
+    kind = np.dtype(dtype).type
+    ready: list[Contestant] = []
+    for contestant in contestants:
+        try:
+            case.check(contestant.load(case, dtype), kind)
+            ready.append(contestant)
+        except (BenchError, WrongResult) as error:
+            if contestant.name == OURS:
+                raise
+            wrong = "gives a wrong result" if isinstance(error, WrongResult) else "left out"
+            notes.append(f"{case}: {contestant.name} {wrong}: {error}")
+    times = in_turn(ready, effort)
+    for contestant in ready:
+        contestant.drop()
+    return {
+        "group": case.group, "name": case.name, "use": case.use, "dtype": dtype, "flops": case.flops(),
+        "bytes": case.bytes(np.dtype(dtype).itemsize), "times": times,
+    }  # fmt: skip
+
+
+def measure_rates(worker: Contestant, dtype: str, effort: Effort) -> dict[str, float]:
+    """The machine's rates at this moment: {"fma": operations per second, "copy": bytes per second}."""
+    from . import machine
+
+    rates = {}
+    for case in machine.cases():
+        amount = float(worker.load(case, dtype)["amount"][0])
+        rates[case.name] = amount / (in_turn([worker], effort)[worker.name]["us"] * 1e-6)
+    worker.drop()
+    return rates
+
+
+def peers_of(case: Case, workers: dict[str, Worker]) -> list[Contestant]:
+    """Ourselves and the peers that take part in a case: a dense network has no layout of images."""
+    dense = case.model == "vae"
+    return [w for name, w in workers.items() if not (dense and "channels-last" in name)]
+
+
+def measure_group(
+    group: str, threads: int, dtype: str, effort: Effort, notes: list[str], say: Say
+) -> tuple[list[Row], dict[str, float]]:
+    """The rows of a group at a number of threads, and the machine's rates measured beside them."""
+    names = [OURS, *(peer for peer in PEERS[group] if installed(peer))]
+    rows = []
+    with ExitStack() as stack:
+        workers = {}
+        for name in names:
+            workers[name] = Worker(name, threads)
+            stack.callback(workers[name].close)
+        rates = measure_rates(workers[OURS], dtype, Effort(min(3, effort.rounds), effort.turn))
+        for case in cases.CASES[group]():
+            say(f"{group}, {threads} thread{'s' if threads > 1 else ''}: {case}")
+            turn = Effort(effort.rounds, max(effort.turn, STEP_TURN)) if group == "steps" else effort
+            rows.append({**measure_case(case, peers_of(case, workers), dtype, turn, notes), "threads": threads})
+    return rows, rates

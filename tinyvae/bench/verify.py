@@ -1,0 +1,289 @@
+"""How an op's row of the table is put to the test, on any device: guard bands, examples and their variants, float32
+bounds. It knows the form of a call and the size of its terms, not how any device computes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..clock import CLIP, CORRECTION1, CORRECTION2, LR
+from ..device import NumpyDevice, open_device
+from ..errors import TinyvaeError
+from ..kernels import IDENTITY, OPS, SIGMOID, SOFTPLUS, TANH
+
+Arrays = dict[str, np.ndarray]
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {  # options and lengths beside those of the table, for the ragged example
+    "activate": [{"act": act} for act in range(7)],
+    "act_grad": [{"act": act} for act in range(7)],
+    "dense": [{"no_b": True}, *({"act": act} for act in range(7))],
+    "dense_grad_w": [{"no_grad_b": True}, {"add": 1}],
+    "bias_grad": [{"add": 1}],
+    "conv2d": [{"no_b": True}, *({"act": act} for act in range(7))],
+    "conv2d_grad_x": [{"no_b": True}, *({"act": act} for act in range(7))],
+    "conv2d_grad_w": [{"no_grad_b": True}, {"add": 1}],
+    "bernoulli_nll": [{"no_grad_logits": True}],
+    "gaussian_nll": [{"no_grad_mean": True}, {"sigma": 1.3}],
+    "grad_norm": [{"max_norm": 0.0}, {"max_norm": 1e9}],
+    "gather_binary": [{"dynamic": 0}],
+}
+
+
+class WrongResult(TinyvaeError, AssertionError):
+    """An op gave what it must not give, or wrote where it must not write."""
+
+
+def require(holds: bool, sentence: str) -> None:
+    """A WrongResult unless it holds."""
+    if not holds:
+        raise WrongResult(sentence)
+
+
+# ---------------------------------------------------------------------------------------------- examples
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """(op, label) for every row of the table: its three examples, and the variants of the ragged one."""
+    for name, op in OPS.items():
+        for label in op.examples:
+            yield name, label
+        for i in range(len(VARIANTS.get(name, ()))):
+            yield name, f"ragged {i}"
+
+
+def example(name: str, label: str, dtype: Any, seed: int = 0) -> list[Any]:
+    """Host arguments of a case of the table; see `example_at`."""
+    label, _, variant = label.partition(" ")
+    options = VARIANTS[name][int(variant)] if variant else {}
+    return example_at(name, dict(OPS[name].examples[label]) | options, dtype, seed)
+
+
+def example_at(name: str, lengths: Mapping[str, Any], dtype: Any, seed: int = 0) -> list[Any]:
+    """Host arguments at these lengths and options. Inputs hold float32 numbers whatever the dtype; outputs hold NaN."""
+    op = replace(OPS[name], examples={"case": lengths})
+    arguments = op.example("case", dtype, seed)
+    for arg, value in zip(op.args, arguments, strict=True):
+        if arg.role in ("in", "inout") and value.dtype == np.float64:
+            value[...] = value.astype(np.float32)
+        if arg.role == "out" and lengths.get("add"):  # added to: as much an input
+            value[...] = np.random.default_rng(seed + 1).standard_normal(value.shape).astype(np.float32)
+    return arguments
+
+
+def widened(arguments: Sequence[Any]) -> list[Any]:
+    """The same arguments with every float32 array in float64."""
+    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in arguments]
+
+
+def depth_of(name: str, label: str) -> int:
+    """The reduction depth of a case, as the table states it."""
+    return OPS[name].depth(OPS[name].examples[label.split(" ")[0]])
+
+
+# ---------------------------------------------------------------------------------------------- calls
+
+
+class Guarded:
+    """An array on the device in the middle of a larger buffer of NaN (of the largest number, for integers)."""
+
+    def __init__(self, device: NumpyDevice, host: np.ndarray, guard: int) -> None:
+        self.device, self.shape = device, host.shape
+        poison = np.nan if host.dtype.kind == "f" else np.iinfo(host.dtype).max
+        whole = np.full(host.size + 2 * guard, poison, host.dtype)
+        self.inside = slice(guard, guard + host.size)
+        whole[self.inside] = host.reshape(-1)
+        self.before, self.buffer = whole, device.put(whole)
+        self.array = self.buffer[self.inside].reshape(host.shape)
+
+    def get(self) -> np.ndarray:
+        """A NumPy copy of the array."""
+        return self.device.get(self.buffer)[self.inside].reshape(self.shape)
+
+    def bands_intact(self) -> bool:
+        """Whether every byte around the array is as it was."""
+        after, before = self.device.get(self.buffer).copy(), self.before.copy()
+        after[self.inside] = before[self.inside] = 0
+        return after.tobytes() == before.tobytes()
+
+    def unchanged(self) -> bool:
+        """Whether every byte of the array is as it was."""
+        return self.device.get(self.buffer).tobytes() == self.before.tobytes()
+
+
+def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int = 64) -> Arrays:
+    """Calls the op through its checked function on guarded copies. Returns {argument: array} of what it wrote.
+
+    Fails where a guard band or an input changed.
+    """
+    op, dev = OPS[name], open_device(device)
+    guarded = [a if arg.role == "option" else Guarded(dev, a, guard) for arg, a in zip(op.args, arguments, strict=True)]
+    returned = getattr(kernels.load(device), name)(*(g.array if isinstance(g, Guarded) else g for g in guarded))
+    dev.sync()
+    require(returned is None, f"{name} returns {returned!r}")
+    written = {}
+    for arg, g in zip(op.args, guarded, strict=True):
+        if not isinstance(g, Guarded):
+            continue
+        require(g.bands_intact(), f"{name} on {device} writes beside {arg.name}")
+        if arg.role == "in":
+            require(g.unchanged(), f"{name} on {device} changes its input {arg.name}")
+        elif arg.role != "work":
+            written[arg.name] = g.get()
+    return written
+
+
+def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:
+    """The numpy column on copies; {argument: array} of what it wrote."""
+    copies = [np.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    getattr(kernels.reference, name)(*copies)
+    return {arg.name: a for arg, a in zip(OPS[name].args, copies, strict=True) if arg.role in ("inout", "out")}
+
+
+def assert_close(name: str, got: Arrays, want: Arrays, magnitudes: Arrays, depth: int, dtype: Any) -> None:
+    """|got − want| ≤ (4·√depth + ulp) · ε · Σ|terms|, ε = 2⁻²⁴ or 2⁻⁵³; equal where the table states an ulp of 0.
+
+    NaN anywhere is a failure: the comparison asks for what is within the bound, not for what is beyond it.
+    """
+    ulp = OPS[name].ulp
+    for argument, array in got.items():
+        given, expected = array.shape, want[argument].shape
+        require(given == expected, f"{name}: {argument} has shape {given}, expected {expected}")
+        if not array.size:
+            continue
+        require(bool(np.isfinite(array).all()), f"{name}: {argument} is not finite, or not fully written")
+        if ulp == 0 or array.dtype.kind != "f":
+            require(np.array_equal(array, want[argument]), f"{name}: {argument} is not equal to the reference's")
+            continue
+        unit = 2.0**-24 if dtype == np.float32 else 2.0**-52  # float64 is compared with float64: both round
+        bound = (4 * math.sqrt(depth) + ulp) * unit * magnitudes[argument]
+        difference = np.abs(array.astype(np.float64) - want[argument])
+        within = difference <= bound
+        where = np.unravel_index(np.argmin(within), array.shape)
+        place = [int(i) for i in where]
+        off = f"{name}: {argument}{place} is off by {difference[where]:.3g} > {bound[where]:.3g}"
+        require(bool(within.all()), off)
+
+
+def verify_op(name: str, device: str, dtype: Any) -> None:
+    """A WrongResult unless the op, on every case of the table, is within the bound of the float64 reference."""
+    for label in (label for op, label in cases() if op == name):
+        arguments = example(name, label, dtype)
+        want = call_reference(name, widened(arguments))
+        got = call(name, arguments, device)
+        assert_close(name, got, want, magnitudes(name, arguments), depth_of(name, label), dtype)
+
+
+# ---------------------------------------------------------------------------------------------- Σ|terms|
+
+
+def magnitudes(name: str, arguments: Sequence[Any]) -> Arrays:
+    """Σ|terms| of each output, in float64: what the rounding of a sum is proportional to."""
+    op, a = OPS[name], {arg.name: v for arg, v in zip(OPS[name].args, widened(arguments), strict=True)}
+    if op.linear:
+        absolute = {
+            arg.name: IDENTITY if arg.name == "act" else np.abs(v) if isinstance(v, np.ndarray) else v
+            for arg, v in zip(op.args, a.values(), strict=True)
+        }
+        sums = call_reference(name, list(absolute.values()))
+        if a.get("act") in (SIGMOID, SOFTPLUS):  # not 0 at 0, so an error of their own beside that of the sum
+            sums = {k: v + 1 for k, v in sums.items()}
+        return sums
+    after = {k: np.abs(v) for k, v in call_reference(name, widened(arguments)).items()}
+    return after | (TERMS[name](a) if name in TERMS else {})
+
+
+def _repeat(array: np.ndarray, rows: int) -> np.ndarray:
+    return np.repeat(array, rows // len(array), axis=0)
+
+
+def _sigmoid(a: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(a / 2))
+
+
+def _act_grad(a: dict[str, Any]) -> Arrays:
+    y = np.abs(a["y"])
+    factor = {TANH: 1 + y * y, SIGMOID: y + y * y, SOFTPLUS: np.abs(np.expm1(-a["y"]))}.get(a["act"], 1 + y)
+    return {"grad": np.abs(a["grad"]) * factor}
+
+
+def _silu_grad(a: dict[str, Any]) -> Arrays:
+    x = a["x"]
+    return {"grad": np.abs(a["grad"]) * _sigmoid(x) * (1 + np.abs(x) * (1 - _sigmoid(x)))}
+
+
+def _latent(a: dict[str, Any]) -> Arrays:
+    L = a["kl"].shape[1]
+    mean, log_sigma = np.abs(a["h"][:, :L]), a["h"][:, L:]
+    z = _repeat(mean, len(a["eps"])) + _repeat(np.exp(log_sigma), len(a["eps"])) * np.abs(a["eps"])
+    return {"z": z, "kl": 0.5 * (1 + 2 * np.abs(log_sigma) + mean**2 + np.exp(2 * log_sigma))}
+
+
+def _latent_grad(a: dict[str, Any]) -> Arrays:
+    B, L = len(a["h"]), a["h"].shape[1] // 2
+    mean, log_sigma, weight = np.abs(a["h"][:, :L]), a["h"][:, L:], a["kl_weight"] / B
+    grad_z, eps = np.abs(a["grad_z"]).reshape(B, -1, L), np.abs(a["eps"]).reshape(B, -1, L)
+    down = weight * np.abs(np.expm1(2 * log_sigma))
+    return {"grad_h": np.hstack([grad_z.sum(1) + weight * mean, (grad_z * eps).sum(1) * np.exp(log_sigma) + down])}
+
+
+def _bernoulli(a: dict[str, Any]) -> Arrays:
+    logits, x, scale = a["logits"], _repeat(a["x"], len(a["logits"])), np.abs(a["row_scale"])[:, None]
+    terms = np.logaddexp(0, logits) + np.abs(x * logits)
+    return {"nll": terms.sum(1), "grad_logits": scale * (_sigmoid(logits) + x)}
+
+
+def _gaussian(a: dict[str, Any]) -> Arrays:
+    difference, sigma = np.abs(a["mean"] - _repeat(a["x"], len(a["mean"]))), a["sigma"]
+    constant = abs(math.log(sigma)) + 0.5 * math.log(2 * math.pi)
+    return {
+        "nll": (difference**2 / (2 * sigma**2) + constant).sum(1),
+        "grad_mean": difference * np.abs(a["row_scale"])[:, None] / sigma**2,
+    }
+
+
+def _objective(a: dict[str, Any]) -> Arrays:
+    nll, kl = np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0)
+    metrics = np.array([nll + a["kl_weight"] @ kl, nll, kl.sum()])
+    return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
+
+
+def _adam(a: dict[str, Any]) -> Arrays:
+    rates = a["rates"]
+    g = np.abs(a["grads"]) * rates[CLIP]
+    m = np.abs(a["beta1"] * a["m"]) + (1 - a["beta1"]) * g
+    v = a["beta2"] * a["v"] + (1 - a["beta2"]) * g * g
+    update = rates[LR] * rates[CORRECTION1] * m / (np.sqrt(v * rates[CORRECTION2]) + a["eps"])
+    return {"m": m, "v": v, "values": np.abs(a["values"]) + update}
+
+
+def _sgd(a: dict[str, Any]) -> Arrays:
+    m = np.abs(a["momentum"] * a["m"]) + np.abs(a["grads"]) * a["rates"][CLIP]
+    return {"m": m, "values": np.abs(a["values"]) + a["rates"][LR] * m}
+
+
+def _normal(a: dict[str, Any]) -> Arrays:
+    """The radius of each Box–Muller pair: a cosine near 0 is only as good as its angle."""
+    counters, (R, width) = a["counters"], a["out"].shape
+    positions = np.arange(R * width).reshape(R, width)  # the example's ROW is 0
+    flat = np.empty((1, R * width + 1))
+    kernels.reference.philox_uniform(counters, a["stream"], flat)
+    return {"out": np.sqrt(-2 * np.log(flat[0] + 2.0**-24))[positions - positions % 2]}
+
+
+TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
+    "act_grad": _act_grad,
+    "silu_grad": _silu_grad,
+    "latent": _latent,
+    "latent_grad": _latent_grad,
+    "bernoulli_nll": _bernoulli,
+    "gaussian_nll": _gaussian,
+    "objective": _objective,
+    "adam": _adam,
+    "sgd": _sgd,
+    "philox_normal": _normal,
+}
