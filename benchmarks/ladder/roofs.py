@@ -78,7 +78,8 @@ def works(threads: int):
     for place, size in PLACES.items():
         far = size == max(PLACES.values())
         share = size // threads if far else size  # memory is shared, the near caches are each core's own
-        x, y = np.zeros((threads, share), np.float32), np.zeros((threads, share), np.float32)
+        # ones, since an array of zeros may have no pages of its own yet
+        x, y = np.ones((threads, share), np.float32), np.ones((threads, share), np.float32)
         rounds = 1 if far else 8_388_608 // size
         kernel, moved, verb = (copy, 8, "copy") if far else (add, 12, "y += x")
         found[f"{verb}, {place}"] = (
