@@ -64,10 +64,13 @@ class OptimizerState:
         for moment in (self.m, self.v):
             model.device.fill(moment, 0)
         self.work = model.device.empty(0, model.dtype)
+        if not clip:  # nobody asks for the norm then: the factor stays 1
+            self.kernels.grad_norm(self.grads[:0], 0.0, self.work, self.rates)
 
     def update(self) -> None:
-        """values ← values − step, with the gradients clipped by their global norm."""
-        self.kernels.grad_norm(self.grads, self.clip, self.work, self.rates)
+        """values ← values − step, with the gradients clipped by their global norm where that is asked for."""
+        if self.clip:
+            self.kernels.grad_norm(self.grads, self.clip, self.work, self.rates)
         o = self.options
         if isinstance(o, Adam):
             self.kernels.adam(self.grads, self.rates, o.beta1, o.beta2, o.eps, self.values, self.m, self.v)

@@ -14,7 +14,7 @@ from ..errors import KernelError
 from . import reference
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
-from .scratch import forward_room, image_grad_room, turned_room, weight_grad_room
+from .scratch import forward_room, image_grad_room, turned_room, turned_weight_room, weight_grad_room
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -170,7 +170,7 @@ _TABLE = (
     Op(
         "dense_grad_x",
         (_in("grad_y", "B", "N"), _in("w", "K", "N"), WORK, _out("grad_x", "B", "K")),
-        _dense(), _product, 1, ("N",), linear=True,
+        _dense(), _product, 1, ("N",), linear=True, work=turned_weight_room,
     ),
     Op(
         "dense_grad_w",

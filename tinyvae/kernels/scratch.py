@@ -38,6 +38,11 @@ def turned_room(d: Mapping[str, Any]) -> int:
     return d["K"] * up(d["B"])
 
 
+def turned_weight_room(d: Mapping[str, Any]) -> int:
+    """dense_grad_x: the transposed weight."""
+    return d["N"] * d["K"]
+
+
 def partial_sums(pixels: int) -> int:
     """How many partial sums a convolution's weight gradient is made of: from the shapes, never from the threads."""
     return max(1, min(TASKS, pixels // 512))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from numba import get_num_threads
 
 from .product import column_sums, product
-from .sparse import dense_listed, grad_w_listed, worth
+from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
 from .tile import tile_address
 
 MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
@@ -23,7 +23,10 @@ def dense(x, w, b, act, y):
 
 def dense_grad_x(grad_y, w, work, grad_x):
     """reference.dense_grad_x: grad_x = grad_y wᵀ."""
-    product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
+    if worth(grad_y, w.shape[0], w.shape[1]):
+        grad_x_listed(grad_y, w, work, grad_x, get_num_threads())
+    else:
+        product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
 
 
 def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):

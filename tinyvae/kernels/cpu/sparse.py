@@ -21,9 +21,11 @@ from .product import SMALL, finish, pack_transposed
 from .stack import vectors_of, move, put, stack
 from .tile import ACROSS, I1, I64, TALL, VECTOR_BYTES
 
-PAIR = (TALL * ACROSS - 2) // 2  # vectors of a row of C: two rows of them fill the registers as the tallest tile does
-LONGEST = 4096  # k at most: the list must fit on the stack
-LIST = LONGEST * 24  # bytes of a list: an offset and two numbers for each k
+WIDE = (TALL * ACROSS - 2) // 2  # vectors of a row of C: two rows of them fill the registers as the tallest tile does
+SLIM = WIDE * 5 // 8  # the same where it covers a row with less overlap
+DEEP = 1024  # k that are listed at a time, at most: the list lies on the stack
+LIST = DEEP * 24  # bytes of a list: an offset and two numbers for each k
+B_BYTES = 512 * 1024  # of B that are used at a time: they must stay in the second-level cache
 SHARE = 0.3  # of A not zero, at most, for the list to win
 
 
@@ -50,72 +52,121 @@ def lowest_bit(typing, bits):
     return types.int64(types.int64), generate
 
 
-@intrinsic
-def pair_of_rows(typing, kind, entries, count, b, first, second, bias, relu):
-    """Two rows of C, PAIR vectors each, at the addresses first and second: start + Σ a · b over a list.
+def make_pair(across: int):
+    """The intrinsic for two rows of C, `across` vectors each."""
 
-    entries: the address of `count` entries of a list, as list_pair writes them. b: the address of B in these columns.
-    bias: the address of the numbers to start from, or 0. relu: 1 for max(·, 0) at the end.
-    """
+    @intrinsic
+    def pair(typing, kind, entries, count, b, first, second, bias, add, relu, skip):
+        """C = start + Σ a · b over a list, for two rows of C at the addresses first and second.
 
-    def generate(context, builder, signature, arguments):
-        _, entries, count, b, first, second, bias, relu = arguments
-        v = vectors_of(builder, signature.args[0])
-        step, zero = v.lanes * v.itemsize, ir.Constant(I64, 0)
+        entries: the address of `count` entries of a list, as list_pair writes them. b: the address of B in these
+        columns. The start is C itself where add = 1, else the numbers at bias, else, where bias = 0, zeros. relu: 1 for
+        max(·, 0) at the end. skip: vectors at the beginning that another stretch has already written.
+        """
 
-        def at(address, j):
-            return builder.add(address, ir.Constant(I64, j * step))
+        def generate(context, builder, signature, arguments):
+            _Pair(builder, vectors_of(builder, signature.args[0]), across, arguments[1:]).write()
+            return context.get_dummy_value()
 
-        before = builder.block
-        with builder.if_then(builder.icmp_signed("!=", bias, zero)):
-            biases = [v.load(at(bias, j), None) for j in range(PAIR)]
-            biased = builder.block
-        start = [builder.phi(v.vector) for _ in range(PAIR)]
-        for phi, value in zip(start, biases, strict=True):
-            phi.add_incoming(v.zero, before)
-            phi.add_incoming(value, biased)
+        return types.void(kind, *[types.int64] * 9), generate
 
-        entry = builder.block
-        loop, end = builder.append_basic_block("over_list"), builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed(">", count, zero), loop, end)
-        builder.position_at_end(loop)
-        left, place = builder.phi(I64), builder.phi(I64)
-        sums = [[builder.phi(v.vector) for _ in range(PAIR)] for _ in range(2)]
-        row = builder.add(b, builder.load(builder.inttoptr(place, I64.as_pointer())))
-        numbers = [v.load_repeated(builder.add(place, ir.Constant(I64, 8 + i * v.itemsize))) for i in range(2)]
+    return pair
+
+
+class _Pair:
+    """Writes the code of two rows: the start, the loop over the list, the end."""
+
+    def __init__(self, builder: ir.IRBuilder, v, across: int, arguments) -> None:
+        self.b, self.v, self.across = builder, v, range(across)
+        names = ("entries", "count", "b", "first", "second", "bias", "add", "relu", "skip")
+        self.at = dict(zip(names, arguments, strict=True))
+
+    def _place(self, address: ir.Value, j: int) -> ir.Value:
+        return self.b.add(address, ir.Constant(I64, j * self.v.lanes * self.v.itemsize))
+
+    def _row(self, address: ir.Value) -> list[ir.Value]:
+        return [self.v.load(self._place(address, j), None) for j in self.across]
+
+    def write(self) -> None:
+        b, v, zero = self.b, self.v, ir.Constant(I64, 0)
+        start = self._start()
+        entry, loop, end = b.block, b.append_basic_block("over_list"), b.append_basic_block("end")
+        b.cbranch(b.icmp_signed(">", self.at["count"], zero), loop, end)
+        b.position_at_end(loop)
+        left, place = b.phi(I64), b.phi(I64)
+        sums = [[b.phi(v.vector) for _ in self.across] for _ in range(2)]
+        row = b.add(self.at["b"], b.load(b.inttoptr(place, I64.as_pointer())))
+        numbers = [v.load_repeated(b.add(place, ir.Constant(I64, 8 + i * v.itemsize))) for i in range(2)]
         totals: list[list[ir.Value]] = [[], []]
-        for j in range(PAIR):
-            vector = v.load(at(row, j), None)
+        for j in self.across:
+            vector = v.load(self._place(row, j), None)
             for i in range(2):
                 totals[i].append(v.fma(numbers[i], vector, sums[i][j]))
-        fewer = builder.sub(left, ir.Constant(I64, 1))
-        onward = builder.add(place, ir.Constant(I64, 8 + 2 * v.itemsize))
-        for phi, initial, following in ((left, count, fewer), (place, entries, onward)):
-            phi.add_incoming(initial, entry)
+        fewer, onward = b.sub(left, ir.Constant(I64, 1)), b.add(place, ir.Constant(I64, 8 + 2 * v.itemsize))
+        for phi, first, following in ((left, self.at["count"], fewer), (place, self.at["entries"], onward)):
+            phi.add_incoming(first, entry)
             phi.add_incoming(following, loop)
         for i in range(2):
-            for j in range(PAIR):
-                sums[i][j].add_incoming(start[j], entry)
+            for j in self.across:
+                sums[i][j].add_incoming(start[i][j], entry)
                 sums[i][j].add_incoming(totals[i][j], loop)
-        builder.cbranch(builder.icmp_signed(">", fewer, zero), loop, end)
+        b.cbranch(b.icmp_signed(">", fewer, zero), loop, end)
 
-        builder.position_at_end(end)
-        results: list[list[ir.Value]] = [[], []]
+        b.position_at_end(end)
         for i in range(2):
-            for j in range(PAIR):
-                phi = builder.phi(v.vector)
-                phi.add_incoming(start[j], entry)
-                phi.add_incoming(totals[i][j], loop)
-                results[i].append(phi)
-        with builder.if_else(builder.icmp_signed("!=", relu, zero)) as (bent, straight):
-            for branch, change in ((bent, v.at_least_zero), (straight, lambda value: value)):
-                with branch:
-                    for i, out in enumerate((first, second)):
-                        for j in range(PAIR):
-                            v.store(change(results[i][j]), at(out, j), None)
-        return context.get_dummy_value()
+            for j in self.across:
+                result = b.phi(v.vector)
+                result.add_incoming(start[i][j], entry)
+                result.add_incoming(totals[i][j], loop)
+                start[i][j] = result
+        with b.if_then(b.icmp_signed("!=", self.at["relu"], zero)):
+            bent = [[v.at_least_zero(value) for value in row] for row in start]
+            bending = b.block
+        for i in range(2):
+            for j in self.across:
+                result = b.phi(v.vector)
+                result.add_incoming(start[i][j], end)
+                result.add_incoming(bent[i][j], bending)
+                start[i][j] = result
+        with b.if_else(b.icmp_signed("==", self.at["skip"], zero)) as (whole, partly):
+            with whole:
+                self._store(start, 0, len(self.across))
+            with partly:
+                for j in self.across:
+                    with b.if_then(b.icmp_signed("<=", self.at["skip"], ir.Constant(I64, j))):
+                        self._store(start, j, j + 1)
 
-    return types.void(kind, *[types.int64] * 7), generate
+    def _store(self, rows: list[list[ir.Value]], first: int, last: int) -> None:
+        for out, row in zip(("first", "second"), rows, strict=True):
+            for j in range(first, last):
+                self.v.store(row[j], self._place(self.at[out], j), None)
+
+    def _start(self) -> list[list[ir.Value]]:
+        """What the sums begin with: C, or a row of biases, or zeros."""
+        b, zero = self.b, ir.Constant(I64, 0)
+        from_c, other, biased, begin = (b.append_basic_block(n) for n in ("from_c", "other", "from_bias", "begin"))
+        b.cbranch(b.icmp_signed("!=", self.at["add"], zero), from_c, other)
+        b.position_at_end(other)
+        b.cbranch(b.icmp_signed("!=", self.at["bias"], zero), biased, begin)
+        b.position_at_end(biased)
+        biases = self._row(self.at["bias"])
+        b.branch(begin)
+        b.position_at_end(from_c)
+        held = [self._row(self.at["first"]), self._row(self.at["second"])]
+        b.branch(begin)
+        b.position_at_end(begin)
+        sums: list[list[ir.Value]] = [[], []]
+        for i in range(2):
+            for j in self.across:
+                phi = b.phi(self.v.vector)
+                phi.add_incoming(self.v.zero, other)
+                phi.add_incoming(biases[j], biased)
+                phi.add_incoming(held[i][j], from_c)
+                sums[i].append(phi)
+        return sums
+
+
+WIDE_PAIR, SLIM_PAIR = make_pair(WIDE), make_pair(SLIM)
 
 
 @jit
@@ -137,48 +188,60 @@ def list_pair(kind, size, lanes, first, second, K, b_row, target):
 
 
 @jit
-def listed_rows(kind, size, lanes, a, a_row, b, b_row, y, y_row, i0, i1, c0, c1, K, N, bias, relu):
-    """Rows i0 … i1 − 1 of C, its stretches c0 … c1 − 1 of PAIR vectors; the last stretch ends where the row does, and
-    may cover some of the one before, which it finds the same."""
+def listed_rows(kind, size, lanes, a, a_row, b, b_row, y, y_row, i0, i1, across, c0, c1, K, N, bias, relu):
+    """Rows i0 … i1 − 1 of C, its stretches c0 … c1 − 1 of `across` vectors. The last stretch ends where the row does,
+    and may cover some of the one before, which it leaves as it is."""
     entries = stack(LIST)
-    wide = PAIR * lanes
-    for i in range(i0, i1, 2):
-        second = i + 1 if i + 1 < i1 else i
-        count = list_pair(kind, size, lanes, a + i * a_row, a + second * a_row, K, b_row, entries)
-        for c in range(c0, c1):
-            j = min(c * wide, N - wide) * size
-            pair_of_rows(
-                kind, entries, count, b + j, y + i * y_row + j, y + second * y_row + j, bias + j if bias else 0, relu
-            )
+    wide = across * lanes
+    deep = min(DEEP, max(lanes, B_BYTES // (min(c1 * wide, N) - c0 * wide) // size // lanes * lanes))
+    if N % lanes:
+        deep = K  # stretches then overlap within a vector, which must not be added to twice
+    for k0 in range(0, K, deep):
+        depth = min(deep, K - k0)
+        add, bend = 1 if k0 > 0 else 0, relu if k0 + depth == K else 0
+        for i in range(i0, i1, 2):
+            second = i + 1 if i + 1 < i1 else i
+            first_at, second_at = a + i * a_row + k0 * size, a + second * a_row + k0 * size
+            count = list_pair(kind, size, lanes, first_at, second_at, depth, b_row, entries)
+            for c in range(c0, c1):
+                begin = min(c * wide, N - wide)
+                j, skip = begin * size, (c * wide - begin) // lanes
+                row, start = b + k0 * b_row + j, bias + j if bias else 0
+                first, last = y + i * y_row + j, y + second * y_row + j
+                if across == WIDE:
+                    WIDE_PAIR(kind, entries, count, row, first, last, start, add, bend, skip)
+                else:
+                    SLIM_PAIR(kind, entries, count, row, first, last, start, add, bend, skip)
 
 
 @parallel
-def spread_listed(kind, a, w, bias, act, y, down, across):
-    """y = act(a w + bias) in down × across tasks."""
+def spread_listed(kind, a, w, bias, act, y, across, down, beside):
+    """y = act(a w + bias) in down × beside tasks."""
     M, K = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
-    stretches = (N + PAIR * lanes - 1) // (PAIR * lanes)
+    stretches = (N + across * lanes - 1) // (across * lanes)
     a_at, w_at, y_at, bias_at = a.ctypes.data, w.ctypes.data, y.ctypes.data, bias.ctypes.data
-    for each in prange(down * across):
+    for each in prange(down * beside):
         task = np.int64(each)
-        p, q = task // across, task % across
+        p, q = task // beside, task % beside
         i0, i1 = M * p // down // 2 * 2, M * (p + 1) // down // 2 * 2 if p + 1 < down else M
         listed_rows(
-            kind, size, lanes, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, stretches * q // across,
-            stretches * (q + 1) // across, K, N, bias_at if bias.size else 0, 1 if act == RELU else 0,
+            kind, size, lanes, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across,
+            stretches * q // beside, stretches * (q + 1) // beside, K, N, bias_at if bias.size else 0,
+            1 if act == RELU else 0,
         )  # fmt: skip
         if act > RELU:
             finish(y, i0, i1, 0, N, act)
 
 
 @parallel
-def spread_turned(kind, a, b, work, y, tasks):
+def spread_turned(kind, a, b, work, y, across, tasks):
     """y = aᵀ b: each task turns its own columns of a into rows of `work` first."""
     K, M = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
-    stretches = (N + PAIR * lanes - 1) // (PAIR * lanes)
+    stretches = (N + across * lanes - 1) // (across * lanes)
     row = (K + lanes - 1) // lanes * lanes * size
     a_at, b_at, y_at, turned = a.ctypes.data, b.ctypes.data, y.ctypes.data, work.ctypes.data
     for each in prange(tasks):
@@ -186,7 +249,22 @@ def spread_turned(kind, a, b, work, y, tasks):
         i0, i1 = M * task // tasks // 2 * 2, M * (task + 1) // tasks // 2 * 2 if task + 1 < tasks else M
         pack_transposed(kind, size, lanes, a_at + i0 * size, M * size, K, i1 - i0, turned + i0 * row, row)
         listed_rows(
-            kind, size, lanes, turned, row, b_at, N * size, y_at, N * size, i0, i1, 0, stretches, K, N, 0, 0
+            kind, size, lanes, turned, row, b_at, N * size, y_at, N * size, i0, i1, across, 0, stretches, K, N, 0, 0
+        )  # fmt: skip
+
+
+@parallel
+def turn(kind, w, turned, tasks):
+    """turned = wᵀ."""
+    K, N = w.shape
+    size = w.itemsize
+    lanes = VECTOR_BYTES // size
+    for each in prange(tasks):
+        task = np.int64(each)
+        i0, i1 = K * task // tasks // lanes * lanes, K * (task + 1) // tasks // lanes * lanes if task + 1 < tasks else K
+        pack_transposed(
+            kind, size, lanes, w.ctypes.data + i0 * N * size, N * size, i1 - i0, N, turned.ctypes.data + i0 * size,
+            K * size,
         )  # fmt: skip
 
 
@@ -199,19 +277,34 @@ def few(a, share):
     return count <= share * flat.size
 
 
+def stretch(N: int, itemsize: int) -> int:
+    """Vectors of a stretch, WIDE or SLIM, whichever covers N columns with less overlap."""
+    vectors = -(-N * itemsize // VECTOR_BYTES)
+    return min(WIDE, SLIM, key=lambda across: -(-vectors // across) * across)
+
+
 def worth(a, N: int, K: int) -> bool:
     """Whether a's zeros make its product, N columns wide and K deep, quicker by lists."""
     lanes = VECTOR_BYTES // a.itemsize
-    return a.size * N >= SMALL and N >= PAIR * lanes and K <= LONGEST and few(a, SHARE)
+    return a.size * N >= SMALL and N >= WIDE * lanes and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
 
 
 def dense_listed(x, w, b, act, y, threads: int) -> None:
     """y = act(x w + b), with the columns spread over the threads, so that each needs only its part of w."""
-    stretches = -(-y.shape[1] // (PAIR * VECTOR_BYTES // y.itemsize))
-    across = min(threads, stretches) if act <= RELU else 1
-    spread_listed(y.dtype.type(0), x, w, b, act, y, max(1, threads // across), across)
+    across = stretch(y.shape[1], y.itemsize)
+    stretches = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
+    beside = min(threads, stretches) if act <= RELU and y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
+    spread_listed(y.dtype.type(0), x, w, b, act, y, across, max(1, threads // beside), beside)
+
+
+def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
+    """grad_x = grad_y wᵀ, with w turned first: a list wants whole rows."""
+    K, N = w.shape
+    turned = work[: N * K].reshape(N, K)
+    turn(w.dtype.type(0), w, turned, threads)
+    dense_listed(grad_y, turned, work[:0], 0, grad_x, threads)
 
 
 def grad_w_listed(x, grad_y, work, grad_w, threads: int) -> None:
     """grad_w = xᵀ grad_y."""
-    spread_turned(x.dtype.type(0), x, grad_y, work, grad_w, threads)
+    spread_turned(x.dtype.type(0), x, grad_y, work, grad_w, stretch(grad_w.shape[1], x.itemsize), threads)
