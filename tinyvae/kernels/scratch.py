@@ -48,6 +48,12 @@ def partial_sums(pixels: int) -> int:
     return max(1, min(TASKS, pixels // 512))
 
 
+def images_together(run: int, image: int) -> int:
+    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds. One
+    where the windows are gathered first."""
+    return 1 if run < WIDEST else max(1, min(8, 65_536 // image))
+
+
 def forward_room(d: Mapping[str, Any]) -> int:
     """conv2d: the packed weight, and a padded image for each task."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
@@ -70,6 +76,7 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
 def weight_grad_room(d: Mapping[str, Any]) -> int:
     """conv2d_grad_w: for each task a sum, a padded image, and the gathered windows of narrow images."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
-    tasks = partial_sums(d["B"] * d["OH"] * d["OW"])
+    tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+    image *= images_together(d["KW"] * d["C"], image)
     gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    return tasks * (up(taps * d["F"]) + room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"]) + gathered)
+    return tasks * (up(taps * d["F"]) + image + gathered)

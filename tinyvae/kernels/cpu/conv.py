@@ -16,7 +16,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..reference import RELU
-from ..scratch import NARROW, PIXELS, TASKS, WIDEST, partial_sums, phase_rows, room, up
+from ..scratch import NARROW, PIXELS, TASKS, WIDEST, images_together, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
 from .dense import bias_grad
 from .product import PANEL_BYTES, SMALL, TABLE, pack_panels, pack_transposed
@@ -65,8 +65,8 @@ def window_grid(
                 if q == Q:
                     r, q = r + 1, 0
             tile(
-                tiles, kind, rows, size, run_row, weight, PANEL_BYTES, K * PANEL_BYTES, outs, j * size, K, runs, start,
-                bias, relu, height, wide,
+                tiles, kind, rows, size, run_row, 0, weight, PANEL_BYTES, K * PANEL_BYTES, 0, outs, j * size, K, runs, 1,
+                start, bias, relu, height, wide,
             )  # fmt: skip
 
 
@@ -256,8 +256,8 @@ def scattered_images(tiles, kind, grad_y, packed, b, geometry, act, grad_x, imag
             for j in range(0, K, panel):
                 weight = packed + j // panel * F * PANEL_BYTES
                 tile(
-                    tiles, kind, rows, size, 0, weight, PANEL_BYTES, 0, outs, j * size, F, 1, FROM_ZERO, 0, 0, height,
-                    min(panel, K - j),
+                    tiles, kind, rows, size, 0, 0, weight, PANEL_BYTES, 0, 0, outs, j * size, F, 1, 1, FROM_ZERO, 0, 0,
+                    height, min(panel, K - j),
                 )  # fmt: skip
             for i in range(height):
                 corner = image + (p + i) // OW * sh * wide + (p + i) % OW * sw * C * size
@@ -313,8 +313,9 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, i
 
 
 @jit
-def weight_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start):
-    """total (F, KH·KW·C) (+)= the rows oh0 … oh1 − 1 of one image; grad: the address of its gradient."""
+def weight_band(tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start):
+    """total (F, KH·KW·C) (+)= the rows oh0 … oh1 − 1 of an image, or all rows of several, whose padded images lie
+    `apart` bytes from one another; grad: the address of the first one's gradient."""
     C, OW, F = shape
     KH, KW, sh, sw, _, _ = geometry
     rows, outs = stack(TABLE), stack(TABLE)
@@ -327,8 +328,9 @@ def weight_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, tota
         for u in range(KH):
             for j in range(0, run, panel):
                 tile(
-                    tiles, kind, rows, F * size, OW * F * size, pad + (oh0 * sh + u) * wide + j * size, sw * C * size,
-                    sh * wide, outs, (u * run + j) * size, OW, oh1 - oh0, start, 0, 0, height, min(panel, run - j),
+                    tiles, kind, rows, F * size, OW * F * size, (oh1 - oh0) * OW * F * size,
+                    pad + (oh0 * sh + u) * wide + j * size, sw * C * size, sh * wide, apart, outs,
+                    (u * run + j) * size, OW, oh1 - oh0, images, start, 0, 0, height, min(panel, run - j),
                 )  # fmt: skip
 
 
@@ -358,58 +360,66 @@ def gathered_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, to
                 put(outs, i, total + (f + i) * K * size)
             for j in range(0, K, panel):
                 tile(
-                    tiles, kind, rows, F * size, 0, windows + j * size, row, 0, outs, j * size, (end - oh) * OW, 1,
-                    start, 0, 0, height, min(panel, K - j),
+                    tiles, kind, rows, F * size, 0, 0, windows + j * size, row, 0, 0, outs, j * size,
+                    (end - oh) * OW, 1, 1, start, 0, 0, height, min(panel, K - j),
                 )  # fmt: skip
         start = FROM_C
 
 
 @jit
-def weight_task(tiles, kind, x, grad_y, geometry, total, pad, windows, r0, r1):
-    """total = Σ over the output's rows r0 … r1 − 1, counted through the batch."""
+def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, windows, r0, r1):
+    """total = Σ over the output's rows r0 … r1 − 1, counted through the batch; `together` images at a time."""
     _, H, W, C = x.shape
     _, OH, OW, F = grad_y.shape
     KH, KW, _, _, ph, pw = geometry
     size = x.itemsize
     lanes, wide, shape = VECTOR_BYTES // size, (W + 2 * pw) * C * size, (C, OW, F)
-    clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
-    start = FROM_ZERO
-    for n in range(r0 // OH, (r1 + OH - 1) // OH):
+    clear(kind, lanes, size, pad, together * apart // size)
+    start, n = FROM_ZERO, r0 // OH
+    while n * OH < r1:
         oh0, oh1 = max(r0 - n * OH, 0), min(r1 - n * OH, OH)
-        copy_padded(kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size)
+        images = 1 if oh0 > 0 or oh1 < OH else min(together, (r1 - n * OH) // OH)
+        for i in range(images):
+            source, first = x.ctypes.data + (n + i) * H * W * C * size, ph * wide + pw * C * size
+            copy_padded(kind, lanes, size, source, H, W * C, pad + i * apart, wide, first)
         grad = grad_y.ctypes.data + n * OH * OW * F * size
         if KW * C < WIDEST:
             gathered_band(
                 tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start, windows
             )  # fmt: skip
         else:
-            weight_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start)
+            weight_band(
+                tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start
+            )  # fmt: skip
         start = FROM_C
+        n += images
 
 
 @parallel
-def weight_tasks(tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, windows, windows_apart, tasks):
+def weight_tasks(
+    tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, together, windows, windows_apart, tasks
+):  # fmt: skip
     """weight_task in pieces of the batch, each into a sum of its own."""
     rows = grad_y.shape[0] * grad_y.shape[1]
     for each in prange(tasks):
         task = np.int64(each)
         weight_task(
-            tiles, kind, x, grad_y, geometry, total + task * apart, pad + task * pad_apart,
-            windows + task * windows_apart, rows * task // tasks, rows * (task + 1) // tasks,
+            tiles, kind, x, grad_y, geometry, total + task * apart, pad + task * together * pad_apart, pad_apart,
+            together, windows + task * windows_apart, rows * task // tasks, rows * (task + 1) // tasks,
         )  # fmt: skip
 
 
 @jit
-def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_apart, windows_apart):
+def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_apart, together, windows_apart):
     """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order. work: the sums, the
     padded images, the gathered windows, of each one for each task."""
     kind, size = grad_w.dtype.type(0), grad_w.itemsize
     total = work.ctypes.data
     pad = total + tasks * apart * size
-    windows = pad + tasks * pad_apart * size
+    windows = pad + tasks * together * pad_apart * size
     weight_tasks(
-        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, windows, windows_apart * size,
-        tasks,
+        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, together, windows,
+        windows_apart * size, tasks,
     )  # fmt: skip
     F = grad_w.shape[3]
     join_tasks(work, grad_w.reshape(grad_w.size // F, F), add, tasks, apart)
@@ -486,10 +496,11 @@ def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
     KH, KW, C, F = grad_w.shape
     _, H, W, _ = x.shape
     B, OH, OW, _ = grad_y.shape
+    image = room(H + 2 * padding[0], W + 2 * padding[1], C)
     backward_w(
         tile_address(x.itemsize), x, grad_y, (KH, KW, *stride, *padding), add, work, grad_w,
         min(partial_sums(B * OH * OW), B * OH), up(KH * KW * C * F),
-        room(H + 2 * padding[0], W + 2 * padding[1], C), room(PIXELS + OW, 1, up(KH * KW * C)),
+        image, images_together(KW * C, image), room(PIXELS + OW, 1, up(KH * KW * C)),
     )  # fmt: skip
     if grad_b.size:
         bias_grad(grad_y.reshape(-1, F), add, work, grad_b)

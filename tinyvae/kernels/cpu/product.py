@@ -115,8 +115,8 @@ def block(
                     for j in range(jb, je, panel):
                         packed, wide = b_pack + (j - jb) // panel * B_BYTES, min(panel, je - j)
                         tile(
-                            tiles, kind, rows, step, 0, packed, PANEL_BYTES, 0, outs, j * size, depth, 1, start,
-                            bias.ctypes.data, relu, height, wide,
+                            tiles, kind, rows, step, 0, 0, packed, PANEL_BYTES, 0, 0, outs, j * size, depth, 1, 1,
+                            start, bias.ctypes.data, relu, height, wide,
                         )  # fmt: skip
                     if act > RELU and k0 + depth == K:
                         finish(out, i, i + height, jb, je, act)

@@ -1,9 +1,10 @@
 """The register tile: the inner loop of every product, written as LLVM vector code so that it runs at the machine's
 rate. It knows addresses, strides and lengths; which product they belong to is product.py's and conv.py's affair.
 
-    C[i, j] = start[i, j] + Σ_u Σ_k A[i, u, k] · B[u, k, j]          i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
+    C[i, j] = start[i, j] + Σ_n Σ_u Σ_k A[i, n, u, k] · B[n, u, k, j]          i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
 
-A plain product has one u. In a convolution u counts the rows of the window, whose numbers lie in one piece each.
+A plain product has one n and one u. In a convolution u counts rows of an image, of which each piece of K numbers lies
+together in memory; in the gradient of its weight n counts images.
 
 LLVM is the compiler behind Numba. Its code is typed: <16 x float> is a vector of 16 floats that lives in one register
 of an AVX-512 machine. A loop is a block that jumps back to itself, and a *phi* at its top says where a value comes
@@ -150,8 +151,8 @@ class Vectors:
 
 
 ARGUMENTS = (
-    "rows", "a_k", "a_run", "b", "b_k", "b_run", "outs", "offset", "K", "runs", "start", "bias", "relu", "height",
-    "columns",
+    "rows", "a_k", "a_run", "a_image", "b", "b_k", "b_run", "b_image", "outs", "offset", "K", "runs", "images", "start",
+    "bias", "relu", "height", "columns",
 )  # fmt: skip
 FROM_ZERO, FROM_C, FROM_BIAS = 0, 1, 2
 
@@ -159,16 +160,16 @@ FROM_ZERO, FROM_C, FROM_BIAS = 0, 1, 2
 def make_tile(height: int, slim: bool, edge: bool):
     """The intrinsic for one height. All arguments but the first are int64; strides are in bytes.
 
-    kind: any number of the dtype meant. rows: the address of a table of `height` addresses, those of A[i, 0, 0].
-    a_k, a_run: from k to k + 1 and from u to u + 1 in A. b: address of B[0, 0, 0]; b_k, b_run: as in A; its columns are
-    neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs ≥ 1: numbers of k, of u.
+    kind: any number of the dtype meant. rows: the address of a table of `height` addresses, those of A[i, 0, 0, 0].
+    a_k, a_run, a_image: from one k, u, n to the next in A. b: address of B[0, 0, 0, 0]; b_k, b_run, b_image: as in A;
+    its columns are neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs, images ≥ 1: how many k, u, n.
     start: FROM_ZERO, FROM_C, or FROM_BIAS, a row of numbers that begins at bias + offset. relu: 1 for max(·, 0) at the end.
     slim: one vector wide. edge=False takes height and columns as full; edge=True reads row min(i, height − 1) of A in
     the place of a missing one, leaves missing columns of B unread, and writes only what is there.
     """
 
     @intrinsic
-    def tile(typing, kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height_, columns):
+    def tile(typing, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height_, columns):
         def generate(context, builder, signature, arguments):
             itemsize = signature.args[0].bitwidth // 8
             full = SHAPES[itemsize]
@@ -215,42 +216,38 @@ class _Tile:
         return [self.b.add(out, self.at["offset"]) for out in self._addresses("outs", last)]
 
     def write(self) -> None:
-        b = self.b
+        b, at = self.b, self.at
         rows = self._addresses("rows", last=True)
         self._expect()
-        sums = self._start()
-        zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
-
-        entry, outer = b.block, b.append_basic_block("over_u")
-        b.branch(outer)
-        b.position_at_end(outer)
-        u, a_u, b_u = (self._phi(first, entry) for first in (zero, zero, self.at["b"]))
-        sums_u = [[self._phi(value, entry) for value in row] for row in sums]
-
-        inner = b.append_basic_block("over_k")
-        b.branch(inner)
-        b.position_at_end(inner)
-        k, a_at, b_at = (self._phi(first, outer) for first in (zero, a_u, b_u))
-        sums_k = [[self._phi(value, outer) for value in row] for row in sums_u]
-        totals = self._multiply(rows, a_at, b_at, sums_k)
-        steps = ((k, one), (a_at, self.at["a_k"]), (b_at, self.at["b_k"]))
-        following = self._advance(steps, sums_k, totals, inner)
-        leave = b.append_basic_block("next_u")
-        b.cbranch(b.icmp_signed("<", following, self.at["K"]), inner, leave)
-
-        b.position_at_end(leave)
-        steps = ((u, one), (a_u, self.at["a_run"]), (b_u, self.at["b_run"]))
-        following = self._advance(steps, sums_u, totals, leave)
-        end = b.append_basic_block("end")
-        b.cbranch(b.icmp_signed("<", following, self.at["runs"]), outer, end)
-
-        b.position_at_end(end)
+        loops = [(at[count], at[f"a_{name}"], at[f"b_{name}"])
+                 for name, count in (("image", "images"), ("run", "runs"), ("k", "K"))]  # fmt: skip
+        totals = self._nest(loops, rows, ir.Constant(I64, 0), at["b"], self._start())
         totals = self._add_c(totals)
-        with b.if_else(b.icmp_signed("!=", self.at["relu"], zero)) as (bent, straight):
+        with b.if_else(b.icmp_signed("!=", at["relu"], ir.Constant(I64, 0))) as (bent, straight):
             with bent:
                 self._store([[self.v.at_least_zero(total) for total in row] for row in totals])
             with straight:
                 self._store(totals)
+
+    def _nest(self, loops, rows, a: ir.Value, b_at: ir.Value, sums) -> list[list[ir.Value]]:
+        """The loops, outermost first: (rounds, bytes in A, bytes in B) each. Returns the sums after them."""
+        if not loops:
+            return self._multiply(rows, a, b_at, sums)
+        b, (rounds, a_step, b_step) = self.b, loops[0]
+        entry, loop = b.block, b.append_basic_block("loop")
+        b.branch(loop)
+        b.position_at_end(loop)
+        steps = [
+            (self._phi(first, entry), step)
+            for first, step in ((ir.Constant(I64, 0), ir.Constant(I64, 1)), (a, a_step), (b_at, b_step))
+        ]
+        phis = [[self._phi(value, entry) for value in row] for row in sums]
+        totals = self._nest(loops[1:], rows, steps[1][0], steps[2][0], phis)
+        following = self._advance(steps, phis, totals, b.block)
+        after = b.append_basic_block("after")
+        b.cbranch(b.icmp_signed("<", following, rounds), loop, after)
+        b.position_at_end(after)
+        return totals
 
     def _phi(self, first: ir.Value, before: ir.Block) -> ir.Value:
         phi = self.b.phi(first.type)
@@ -335,34 +332,34 @@ SLIM_TALL, SLIM_MIDDLE, SLIM_LOW = (make_tile(rows, slim=True, edge=True) for ro
 
 
 @jit
-def any_tile(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns, lanes):
+def any_tile(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns, lanes):
     """The tile that fits a block of height × columns: full where both are, the lowest and slimmest that will do
     elsewhere. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
     """
     if columns == ACROSS * lanes and (height in (TALL, MIDDLE, LOW)):
         if height == TALL:
-            FULL_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            FULL_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
         elif height == MIDDLE:
-            FULL_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            FULL_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
         else:
-            FULL_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            FULL_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
     elif columns > lanes:
         if height > MIDDLE:
-            EDGE_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            EDGE_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
         elif height > LOW:
-            EDGE_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            EDGE_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
         else:
-            EDGE_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+            EDGE_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
     elif height > MIDDLE:
-        SLIM_TALL(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+        SLIM_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
     elif height > LOW:
-        SLIM_MIDDLE(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+        SLIM_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
     else:
-        SLIM_LOW(kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns)
+        SLIM_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
 
 
 @intrinsic
-def tile(typing, at, kind, rows, a_k, a_run, b, b_k, b_run, outs, offset, K, runs, start, bias, relu, height, columns):
+def tile(typing, at, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns):
     """Calls any_tile of `kind`'s dtype, which is compiled to the address `at`."""
 
     def generate(context, builder, signature, arguments):
