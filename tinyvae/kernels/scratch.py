@@ -1,5 +1,5 @@
-"""How much scratch the ops with a `work` argument need, and how a convolution is laid out in it.
-It knows lengths only; who fills the scratch is the business of a device's column."""
+"""How much scratch the ops with a `work` argument need, and how a convolution is laid out in it, with room to begin on
+a vector's boundary. It knows lengths only; who fills the scratch is the business of a device's column."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def images_together(run: int, image: int) -> int:
 def forward_room(d: Mapping[str, Any]) -> int:
     """conv2d: the packed weight, and a padded image for each task."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
-    return taps * up(d["F"]) + TASKS * room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+    return WIDEST + taps * up(d["F"]) + TASKS * room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
 
 
 def image_grad_room(d: Mapping[str, Any]) -> int:
@@ -67,10 +67,10 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
     if d["C"] < NARROW:
         taps = up(d["KH"] * d["KW"] * d["C"])
         image = room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
-        return d["F"] * taps + TASKS * (image + TALLEST * taps)
+        return WIDEST + d["F"] * taps + TASKS * (image + TALLEST * taps)
     rows = phase_rows(d["H"], d["OH"], d["KH"], sh, ph)[1]
     columns = phase_rows(d["W"], d["OW"], d["KW"], sw, pw)[1]
-    return d["KH"] * d["KW"] * d["F"] * up(d["C"]) + TASKS * room(rows, columns, d["F"])
+    return WIDEST + d["KH"] * d["KW"] * d["F"] * up(d["C"]) + TASKS * room(rows, columns, d["F"])
 
 
 def weight_grad_room(d: Mapping[str, Any]) -> int:
@@ -79,4 +79,4 @@ def weight_grad_room(d: Mapping[str, Any]) -> int:
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
     image *= images_together(d["KW"] * d["C"], image)
     gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    return tasks * (up(taps * d["F"]) + image + gathered)
+    return WIDEST + tasks * (up(taps * d["F"]) + image + gathered)

@@ -26,6 +26,12 @@ from .vector_math import apply_activation
 
 
 @jit
+def aligned(work):
+    """The first address in `work` on a vector's boundary; the scratch has room for what is left out."""
+    return (work.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+
+
+@jit
 def clear(kind, lanes, size, target, count):
     """`count` zeros, rounded up to whole vectors."""
     for i in range(0, count, lanes):
@@ -108,7 +114,7 @@ def forward(tiles, x, w, b, geometry, act, work, y, tasks, pads, apart):
     """conv2d in `tasks` pieces. work: the packed weight, then, `pads` numbers on, the padded images."""
     KH, KW, C, F = w.shape
     kind, size = y.dtype.type(0), y.itemsize
-    K, packed = KH * KW * C, work.ctypes.data
+    K, packed = KH * KW * C, aligned(work)
     pack_panels(
         kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES
     )
@@ -209,7 +215,7 @@ def backward_x(tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x,
     """conv2d_grad_x by phases. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
     _, _, sh, sw, _, _ = geometry
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
-    packed = target = work.ctypes.data
+    packed = target = aligned(work)
     for a in range(sh):
         for c in range(sw):
             target = pack_phase(kind, size, VECTOR_BYTES // size, w.ctypes.data, w.shape, a, c, sh, sw, target)
@@ -296,7 +302,7 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, i
     `patches` on the patches."""
     KH, KW, C, F = w.shape
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
-    K, packed = KH * KW * C, work.ctypes.data
+    K, packed = KH * KW * C, aligned(work)
     pack_panels(
         kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, True, 0, F, 0, K, packed, F * PANEL_BYTES
     )
@@ -414,7 +420,7 @@ def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_
     """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order. work: the sums, the
     padded images, the gathered windows, of each one for each task."""
     kind, size = grad_w.dtype.type(0), grad_w.itemsize
-    total = work.ctypes.data
+    total = aligned(work)
     pad = total + tasks * apart * size
     windows = pad + tasks * together * pad_apart * size
     weight_tasks(
@@ -422,7 +428,7 @@ def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_
         windows_apart * size, tasks,
     )  # fmt: skip
     F = grad_w.shape[3]
-    join_tasks(work, grad_w.reshape(grad_w.size // F, F), add, tasks, apart)
+    join_tasks(work[(total - work.ctypes.data) // size :], grad_w.reshape(grad_w.size // F, F), add, tasks, apart)
 
 
 @jit

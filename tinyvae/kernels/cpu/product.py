@@ -15,7 +15,7 @@ from numba import prange
 
 from .compile import jit, parallel
 from ..reference import RELU
-from .stack import copy_vector, move, put, stack, transpose_block
+from .stack import copy_vector, copy_whole, move, put, stack, transpose_block
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile
 from .vector_math import apply_activation
 
@@ -132,11 +132,16 @@ def pack_panels(kind, size, lanes, b, b_row, b_turned, k0, depth, jb, je, target
             at, wide = target + (j - jb) // panel * apart, min(panel, je - j)
             pack_transposed(kind, size, lanes, b + j * b_row + k0 * size, b_row, wide, depth, at, PANEL_BYTES)
     else:
+        whole = (je - jb) // panel
         for k in range(depth):
-            source = b + (k0 + k) * b_row
-            for j in range(jb, je, lanes):
-                at = target + (j - jb) // panel * apart + (j - jb) % panel * size
-                copy_vector(kind, source + j * size, at + k * PANEL_BYTES, je - j)
+            source, at = b + (k0 + k) * b_row + jb * size, target + k * PANEL_BYTES
+            for _ in range(whole):
+                for i in range(0, PANEL_BYTES, VECTOR_BYTES):
+                    copy_whole(kind, source + i, at + i)
+                source, at = source + PANEL_BYTES, at + apart
+            for j in range(jb + whole * panel, je, lanes):
+                copy_vector(kind, source, at, je - j)
+                source, at = source + VECTOR_BYTES, at + VECTOR_BYTES
 
 
 @jit

@@ -145,9 +145,11 @@ class Vectors:
 
     def lanes_below(self, count: ir.Value) -> ir.Value:
         """The mask that is on in the lanes 0 … count − 1."""
-        kind = ir.VectorType(I64, self.lanes)
-        places = ir.Constant(kind, [ir.Constant(I64, i) for i in range(self.lanes)])
-        return self.builder.icmp_signed("<", places, self.repeat(count, kind))
+        kind = ir.VectorType(I32, self.lanes)
+        places = ir.Constant(kind, [ir.Constant(I32, i) for i in range(self.lanes)])
+        most = ir.Constant(I64, self.lanes)
+        count = self.builder.select(self.builder.icmp_signed("<", count, most), count, most)
+        return self.builder.icmp_signed("<", places, self.repeat(self.builder.trunc(count, I32), kind))
 
 
 ARGUMENTS = (
