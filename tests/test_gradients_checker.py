@@ -185,7 +185,7 @@ def test_a_model_is_checked_on_a_copy():
 
 def test_a_wrong_model_names_its_parameter():
     with planted(exhibit("kl-not-averaged")):
-        report = gradcheck(zoo.build("vae", (3, 4, 1), 2, (3,)))
+        report = gradcheck(zoo.build("vae", (3, 4, 1), 2, (3,), device="numpy"))
     assert not report.ok
     named = {failure.parameter for failure in report.failures}
     assert "encoder.dense2.bias" in named
@@ -194,7 +194,7 @@ def test_a_wrong_model_names_its_parameter():
 
 def test_a_model_checked_by_directions_names_an_element():
     with planted(exhibit("square-not-halved")):
-        report = gradcheck(zoo.build("ae", (3, 4, 1), 2, (3,), "gaussian"), plan=Plan(0, 0, 3))
+        report = gradcheck(zoo.build("ae", (3, 4, 1), 2, (3,), "gaussian", device="numpy"), plan=Plan(0, 0, 3))
     failure = next(f for f in report.failures if f.parameter == "decoder.dense2.weight")
     assert isinstance(failure.index, tuple)
     assert "twice the true one" in failure.cause

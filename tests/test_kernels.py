@@ -659,7 +659,8 @@ def test_checked_functions_carry_name_and_docstring():
 def test_unchecked_functions_are_the_column_itself(device):
     loaded = kernels.load(device, unchecked=True)
     for name, function in kernels.COLUMNS[device].items():
-        assert getattr(loaded, name) is function
+        found = getattr(loaded, name)
+        assert getattr(found, "__wrapped__", found) is function  # the first call of a compiled op is watched
 
 
 def test_guarded_arrays_are_what_they_say():

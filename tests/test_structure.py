@@ -165,7 +165,7 @@ def test_importing_tinyvae_loads_neither_numpy_nor_numba_nor_matplotlib():
 
 
 def test_the_numpy_device_loads_no_compiler_and_no_plots():
-    statement = "import tinyvae\ntinyvae.zoo.build('vae', (3, 2, 1), 2, (4,)).sample(1)"
+    statement = "import tinyvae\ntinyvae.zoo.build('vae', (3, 2, 1), 2, (4,), device='numpy').sample(1)"
     assert not loaded_by(statement) & {"numba", "matplotlib", "torch"}
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import zoo
 from .clock import SEED
-from .config import ModelConfig
+from .config import DEFAULT_DEVICE, ModelConfig
 from .device import open_device
 from .errors import CheckpointError, ConfigError, DeviceError, KernelError
 from .models import Model
@@ -65,7 +65,7 @@ def save(model: Model, path: PathLike, step: Step | None = None, extra: Mapping[
         _write_atomically(Path(path), _serialise(metadata, arrays))
 
 
-def load(path: PathLike, device: str = "numpy", into: Model | None = None) -> Model:
+def load(path: PathLike, device: str = DEFAULT_DEVICE, into: Model | None = None) -> Model:
     """The model that `path` holds: rebuilt from its configuration, or loaded `into` one built like the saved one.
 
     Strict: a CheckpointError unless every tensor is there in its shape and dtype, none is left over and the checksum

@@ -105,7 +105,7 @@ def add_train(commands: Any) -> None:
     option("--clip", type=number, metavar="X", help="largest norm of the gradient, 0 for any (default 0)")
     option("--validation", type=integer, metavar="N", help="training images held out for validation (default 0)")
     option("--early-stop", type=integer, metavar="N", help="stop after N epochs without a better validation loss")
-    option("--device", metavar="NAME", help="numpy, or numba: compiled on first use (default numpy)")
+    option("--device", metavar="NAME", help="numba, compiled on first use, or numpy (default numba)")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
     option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
     option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import ConfigError
 
+DEFAULT_DEVICE = "numba"  # numpy is the meaning of every op, numba the same ops compiled
 BINARIZE = ("none", "static", "dynamic")
 DTYPES = ("float32", "float64")
 OPTIMIZERS = ("adam", "sgd")
@@ -178,7 +179,7 @@ class RunConfig:
     image_size: tuple[int, int] | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    device: str = "numpy"
+    device: str = DEFAULT_DEVICE
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; `from_json` reads it back."""

@@ -110,8 +110,6 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
     say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {config.device}")
     if data.note and config.data not in ("mnist", "fashion-mnist"):
         say(f"{config.data}: {data.note}")
-    if config.device == "numba" and kernel_cache()[1]:
-        say("compiling the kernels, the first time only: half a minute before the first step")
     trainer = Trainer(model, data, config.train, out, resume, progress=True)
     write_json(out / CONFIG, config.to_json())
     rows = trainer.run()

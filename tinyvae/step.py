@@ -31,6 +31,7 @@ class Feed:
         self.images = model.device.put(flat if flat.dtype == np.uint8 else flat.astype(model.dtype))
         self.device, self.kernels = model.device, model.kernels
         self.order = model.device.put(np.arange(self.count, dtype=np.int64))
+        self.gather = self.kernels.gather if binarize == "none" else self.kernels.gather_binary
         self.binarize, self.dynamic = binarize, int(binarize == "dynamic" and not evaluation)
         self.stream = int(Stream.EVALUATE if evaluation else Stream.BINARISE)
 
@@ -47,9 +48,9 @@ class Feed:
         x = batch.x.reshape(batch.rows, self.pixels)
         counters = batch.clock.counters
         if self.binarize == "none":
-            self.kernels.gather(self.images, self.order, counters, self.scale, x)
+            self.gather(self.images, self.order, counters, self.scale, x)
         else:
-            self.kernels.gather_binary(self.images, self.order, counters, self.scale, self.stream, self.dynamic, x)
+            self.gather(self.images, self.order, counters, self.scale, self.stream, self.dynamic, x)
 
 
 class OptimizerState:
@@ -58,24 +59,25 @@ class OptimizerState:
     def __init__(self, model: Model, player: Player, rates: Any, optimizer: Optimizer, clip: float) -> None:
         span = model.table.range_of(player.parts)
         self.grads, self.values, self.rates = model.table.grads[span], model.table.values[span], rates
-        self.options, self.clip, self.kernels = optimizer, clip, model.kernels
+        self.options, self.clip, self.grad_norm = optimizer, clip, model.kernels.grad_norm
+        self.move = model.kernels.adam if isinstance(optimizer, Adam) else model.kernels.sgd
         self.m = model.device.empty(self.grads.shape, model.dtype)
         self.v = model.device.empty(self.grads.shape if isinstance(optimizer, Adam) else (0,), model.dtype)
         for moment in (self.m, self.v):
             model.device.fill(moment, 0)
         self.work = model.device.empty(0, model.dtype)
         if not clip:  # nobody asks for the norm then: the factor stays 1
-            self.kernels.grad_norm(self.grads[:0], 0.0, self.work, self.rates)
+            self.grad_norm(self.grads[:0], 0.0, self.work, self.rates)
 
     def update(self) -> None:
         """values ← values − step, with the gradients clipped by their global norm where that is asked for."""
         if self.clip:
-            self.kernels.grad_norm(self.grads, self.clip, self.work, self.rates)
+            self.grad_norm(self.grads, self.clip, self.work, self.rates)
         o = self.options
         if isinstance(o, Adam):
-            self.kernels.adam(self.grads, self.rates, o.beta1, o.beta2, o.eps, self.values, self.m, self.v)
+            self.move(self.grads, self.rates, o.beta1, o.beta2, o.eps, self.values, self.m, self.v)
         else:
-            self.kernels.sgd(self.grads, self.rates, o.momentum, self.values, self.m)
+            self.move(self.grads, self.rates, o.momentum, self.values, self.m)
 
 
 def make_plan(config: TrainConfig, optimizers: list[tuple[Optimizer, int]], per_epoch: int) -> np.ndarray:
@@ -109,6 +111,7 @@ class Step:
         ragged = feed.count - (self.per_epoch - 1) * full if self.per_epoch > 1 else full
         self.batches = model.batch("train", full), model.batch("train", ragged)
         self.done = int(model.clock.get()[STEP])  # the host's mirror of the device's counter
+        self.tick = model.kernels.tick
         self.recorded: dict[tuple[int, tuple[int, ...]], Any] = {}
 
     def run(self) -> Batch:
@@ -125,7 +128,7 @@ class Step:
 
     def _walk(self, batch: Batch, moving: tuple[int, ...]) -> None:
         clock: Clock = self.model.clock
-        self.model.kernels.tick(clock.plan, clock.counters, clock.rates)
+        self.tick(clock.plan, clock.counters, clock.rates)
         self.feed.fill(batch)
         for i in moving:
             self.model.loss_and_grad(self.model.players[i], batch)

@@ -97,6 +97,9 @@ class Trainer:
             self.parts["validation"] = Feed(model, held, config.binarize, evaluation=True)
         model.clock.set(step=0)  # a model that was trained before starts a run of its own, from its weights
         self.step = Step(model, self.feed, config)
+        self.told = 0.0  # when compiling was last shown
+        if self.progress:
+            model.kernels.first_calls.tell = self._compiling
         self.rows: list[dict[str, Any]] = []
         self.best, self.since, self.spent = float("inf"), 0, 0.0
         if out is not None:
@@ -112,6 +115,15 @@ class Trainer:
             while self.step.epoch < self.config.epochs and not self._stopped_early():
                 self._epoch(stop)
         return self.rows
+
+    def _compiling(self, name: str, number: int, count: int) -> None:
+        """Shows how far compiling is: in one place of a terminal, a line now and then in a log file."""
+        text = f"compiling {number} of {count} kernels ({name}), first run only"
+        if sys.stderr.isatty():
+            print(f"\r{text:<80}\r", end="", file=sys.stderr, flush=True)
+        elif time.perf_counter() - self.told > 2:
+            self.told = time.perf_counter()
+            print(text, file=sys.stderr, flush=True)
 
     # ------------------------------------------------------------------------------------------ an epoch
 

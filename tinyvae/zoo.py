@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .config import ModelConfig, require_choice
+from .config import DEFAULT_DEVICE, ModelConfig, require_choice
 from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape
 from .layers.layer import size_of
 from .models import VAE, AutoEncoder, Model
@@ -96,7 +96,7 @@ def build(
     hidden: tuple[int, ...] = (),
     likelihood: str = "bernoulli",
     sigma: float = 1.0,
-    device: str = "numpy",
+    device: str = DEFAULT_DEVICE,
     dtype: str = "float32",
     seed: int = 0,
 ) -> Model:
@@ -104,7 +104,7 @@ def build(
     return from_config(ModelConfig(name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed), device)
 
 
-def from_config(config: ModelConfig, device: str = "numpy") -> Model:
+def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE) -> Model:
     """The model that a configuration describes."""
     require_choice("model", config.model, tuple(ZOO))
     entry = ZOO[config.model]

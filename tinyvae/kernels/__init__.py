@@ -12,6 +12,7 @@ import numpy as np
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..errors import KernelError
 from . import reference
+from .first_calls import FirstCalls
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .scratch import forward_room, image_grad_room, turned_room, turned_weight_room, weight_grad_room
@@ -288,14 +289,25 @@ OPS: dict[str, Op] = {op.name: op for op in _TABLE}
 
 
 class Kernels:
-    """The functions of one device, as attributes. An op the device lacks fails when it is asked for."""
+    """The functions of one device, as attributes. An op the device lacks fails when it is asked for.
+
+    first_calls: tells of ops that compile when they first run, on a device whose ops are compiled.
+    """
 
     def __init__(self, device: str, column: Mapping[str, Callable[..., None]], unchecked: bool) -> None:
-        self._device = device
-        for name, run in column.items():
-            setattr(self, name, run if unchecked else OPS[name].checked(run))
+        self._device, self._column, self._unchecked = device, column, unchecked
+        self.first_calls = FirstCalls()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):  # copying asks for such names before there is a column
+            raise AttributeError(name)
+        if name in self._column:
+            run = self._column[name]
+            if isinstance(self._column, _Later):
+                run = self.first_calls.watch(name, run, self._column.compiler())
+            found = run if self._unchecked else OPS[name].checked(run)
+            setattr(self, name, found)  # the next time it is an attribute like any other
+            return found
         if name in OPS:
             raise KernelError(f"op {name!r} has no version for device {self._device!r}; use device='numpy'")
         raise KernelError(f"there is no op {name!r}; tinyvae.kernels.OPS lists them all")
@@ -309,6 +321,10 @@ class _Later(Mapping[str, Callable[..., None]]):
 
     def _column(self) -> Mapping[str, Callable[..., None]]:
         return import_module(self._module, __name__).COLUMN
+
+    def compiler(self) -> Any:
+        """The module that compiles this column."""
+        return import_module(f"{self._module}.compile", __name__)
 
     def __getitem__(self, name: str) -> Callable[..., None]:
         return self._column()[name]

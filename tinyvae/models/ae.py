@@ -3,7 +3,7 @@ It knows which parts stand in it; the walk is Model's."""
 
 from __future__ import annotations
 
-from ..config import ModelConfig, require_int
+from ..config import DEFAULT_DEVICE, ModelConfig, require_int
 from ..layers import Layer, Likelihood, Shape, make_likelihood
 from .model import Model, Player
 
@@ -26,7 +26,7 @@ class AutoEncoder(Model):
         image_shape: Shape,
         likelihood: str | Likelihood = "bernoulli",
         sigma: float = 1.0,
-        device: str = "numpy",
+        device: str = DEFAULT_DEVICE,
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..clock import COUNTERS, SEED, Clock, Stream
-from ..config import DTYPES, Adam, ModelConfig, Optimizer, require_choice, require_seed
+from ..config import DEFAULT_DEVICE, DTYPES, Adam, ModelConfig, Optimizer, require_choice, require_seed
 from ..device import open_device
 from ..errors import ConfigError, DataError, ShapeError
 from ..layers import Layer, Likelihood, Shape, Site
@@ -54,7 +54,7 @@ class Model:
         image_shape: Shape,
         latent_dim: int,
         players: tuple[Player, ...],
-        device: str = "numpy",
+        device: str = DEFAULT_DEVICE,
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..config import ModelConfig, require_int
+from ..config import DEFAULT_DEVICE, ModelConfig, require_int
 from ..layers import Latent, Layer, Likelihood, Shape, make_likelihood
 from .model import Model, Player
 
@@ -29,7 +29,7 @@ class VAE(Model):
         image_shape: Shape,
         likelihood: str | Likelihood = "bernoulli",
         sigma: float = 1.0,
-        device: str = "numpy",
+        device: str = DEFAULT_DEVICE,
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,

@@ -19,10 +19,10 @@ from ..reference import RELU
 from ..scratch import NARROW, PIXELS, TASKS, WIDEST, images_together, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
 from .dense import bias_grad
+from .elementwise import activate
 from .product import PANEL_BYTES, SMALL, TABLE, pack_panels, pack_transposed
 from .stack import add_number, add_vector, copy_vector, copy_whole, move, put, stack
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
-from .vector_math import apply_activation
 
 
 @jit
@@ -80,7 +80,7 @@ def window_grid(
 
 
 @jit
-def forward_images(tiles, kind, x, packed, b, geometry, act, y, pad, n0, n1):
+def forward_images(tiles, kind, x, packed, b, geometry, relu, y, pad, n0, n1):
     """y of the images n0 … n1 − 1; pad: the address of this task's padded image."""
     _, H, W, C = x.shape
     _, OH, OW, F = y.shape
@@ -88,29 +88,27 @@ def forward_images(tiles, kind, x, packed, b, geometry, act, y, pad, n0, n1):
     size = y.itemsize
     lanes, wide = VECTOR_BYTES // size, (W + 2 * pw) * C * size
     clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
-    start, relu = FROM_BIAS if b.size else FROM_ZERO, 1 if act == RELU else 0
+    start = FROM_BIAS if b.size else FROM_ZERO
     for n in range(n0, n1):
         copy_padded(kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size)
         window_grid(
             tiles, kind, size, lanes, pad, sh * wide, sw * C * size, y.ctypes.data + n * OH * OW * F * size,
             OW * F * size, F * size, OH, OW, KW * C, KH, wide, packed, F, start, b.ctypes.data, relu,
         )  # fmt: skip
-        if act > RELU:
-            apply_activation(y[n].reshape(OH * OW * F), act)
 
 
 @parallel
-def forward_tasks(tiles, kind, x, packed, b, geometry, act, y, pad, apart, tasks):
+def forward_tasks(tiles, kind, x, packed, b, geometry, relu, y, pad, apart, tasks):
     """forward_images in pieces of the batch."""
     B = x.shape[0]
     for each in prange(tasks):
         task = np.int64(each)
         n0, n1 = B * task // tasks, B * (task + 1) // tasks
-        forward_images(tiles, kind, x, packed, b, geometry, act, y, pad + task * apart, n0, n1)
+        forward_images(tiles, kind, x, packed, b, geometry, relu, y, pad + task * apart, n0, n1)
 
 
 @jit
-def forward(tiles, x, w, b, geometry, act, work, y, tasks, pads, apart):
+def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
     """conv2d in `tasks` pieces. work: the packed weight, then, `pads` numbers on, the padded images."""
     KH, KW, C, F = w.shape
     kind, size = y.dtype.type(0), y.itemsize
@@ -119,7 +117,7 @@ def forward(tiles, x, w, b, geometry, act, work, y, tasks, pads, apart):
         kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES
     )
     pad = packed + pads * size
-    forward_tasks(tiles, kind, x, packed, b, geometry, act, y, pad, apart * size, tasks)
+    forward_tasks(tiles, kind, x, packed, b, geometry, relu, y, pad, apart * size, tasks)
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the input
@@ -153,7 +151,7 @@ def first_and_count(size, phase, stride, padding):
 
 
 @jit
-def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, n0, n1):
+def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, n0, n1):
     """grad_x of the images n0 … n1 − 1, phase by phase; pad: the address of this task's padded gradient."""
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
@@ -162,7 +160,7 @@ def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, ac
     lanes, panel, wide = VECTOR_BYTES // size, ACROSS * VECTOR_BYTES // size, padded[1] * F * size
     panels = (C + panel - 1) // panel
     clear(kind, lanes, size, pad, padded[0] * padded[1] * F)
-    start, relu = FROM_BIAS if b.size else FROM_ZERO, 1 if act == RELU else 0
+    start = FROM_BIAS if b.size else FROM_ZERO
     for n in range(n0, n1):
         first = before[0] * wide + before[1] * F * size
         copy_padded(kind, lanes, size, grad_y.ctypes.data + n * OH * OW * F * size, OH, OW * F, pad, wide, first)
@@ -184,8 +182,6 @@ def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, ac
                     right * F, down, wide, weight, C, start, b.ctypes.data, relu,
                 )  # fmt: skip
                 weight += down * right * F * panels * PANEL_BYTES
-        if act > RELU:
-            apply_activation(grad_x[n].reshape(H * W * C), act)
 
 
 @jit
@@ -199,19 +195,19 @@ def untouched(image, h, v, sh, sw, R, Q, b, relu):
 
 
 @parallel
-def gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, apart, tasks):
+def gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, apart, tasks):
     """gradient_images in pieces of the batch."""
     B = grad_x.shape[0]
     for each in prange(tasks):
         task = np.int64(each)
         n0, n1 = B * task // tasks, B * (task + 1) // tasks
         gradient_images(
-            tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad + task * apart, n0, n1
+            tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad + task * apart, n0, n1
         )  # fmt: skip
 
 
 @jit
-def backward_x(tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x, tasks, pads, apart):
+def backward_x(tiles, grad_y, w, b, geometry, before, padded, relu, work, grad_x, tasks, pads, apart):
     """conv2d_grad_x by phases. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
     _, _, sh, sw, _, _ = geometry
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
@@ -220,7 +216,7 @@ def backward_x(tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x,
         for c in range(sw):
             target = pack_phase(kind, size, VECTOR_BYTES // size, w.ctypes.data, w.shape, a, c, sh, sw, target)
     pad = packed + pads * size
-    gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, act, grad_x, pad, apart * size, tasks)
+    gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, apart * size, tasks)
 
 
 # With few channels a row of that tile would be mostly empty. Then whole windows of gradients are made, grad_y wᵀ, TALL
@@ -241,7 +237,7 @@ def scatter(kind, size, lanes, patch, run, runs, image, wide):
 
 
 @jit
-def scattered_images(tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, patch, n0, n1):
+def scattered_images(tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, patch, n0, n1):
     """grad_x of the images n0 … n1 − 1; image, patch: addresses of this task's padded image and patch of windows."""
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
@@ -279,25 +275,27 @@ def scattered_images(tiles, kind, grad_y, packed, b, geometry, act, grad_x, imag
             for q in range(H * W):
                 for c in range(C):
                     pixels_of_image[q, c] += b[c]
-        if act:
-            apply_activation(grad_x[n].reshape(H * W * C), act)
+        if relu:
+            flat = grad_x[n].reshape(H * W * C)
+            for i in range(flat.size):
+                flat[i] = 0 if flat[i] < 0 else flat[i]
 
 
 @parallel
-def scattered_tasks(tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, apart, patch, patch_apart, tasks):
+def scattered_tasks(tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, apart, patch, patch_apart, tasks):
     """scattered_images in pieces of the batch."""
     B = grad_x.shape[0]
     for each in prange(tasks):
         task = np.int64(each)
         n0, n1 = B * task // tasks, B * (task + 1) // tasks
         scattered_images(
-            tiles, kind, grad_y, packed, b, geometry, act, grad_x, image + task * apart, patch + task * patch_apart,
+            tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image + task * apart, patch + task * patch_apart,
             n0, n1,
         )  # fmt: skip
 
 
 @jit
-def backward_x_narrow(tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, images, apart, patches, patch_apart):
+def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, images, apart, patches, patch_apart):
     """conv2d_grad_x by scattering. work: the packed kernel (F, KH·KW·C); from `images` on the padded images, from
     `patches` on the patches."""
     KH, KW, C, F = w.shape
@@ -308,7 +306,7 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, i
     )
     image, patch = packed + images * size, packed + patches * size
     scattered_tasks(
-        tiles, kind, grad_y, packed, b, geometry, act, grad_x, image, apart * size, patch, patch_apart * size, tasks
+        tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, apart * size, patch, patch_apart * size, tasks
     )  # fmt: skip
 
 
@@ -472,7 +470,9 @@ def conv2d(x, w, b, stride, padding, act, work, y):
     KH, KW, C, F = w.shape
     _, H, W, _ = x.shape
     geometry, apart = (KH, KW, *stride, *padding), room(H + 2 * padding[0], W + 2 * padding[1], C)
-    forward(tile_address(y.itemsize), x, w, b, geometry, act, work, y, _tasks(y, w), KH * KW * C * up(F), apart)
+    forward(tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), KH * KW * C * up(F), apart)
+    if act > RELU:
+        activate(y.reshape(-1), act, y.reshape(-1))
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
@@ -485,16 +485,18 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
         K, apart = up(KH * KW * C), room(H + 2 * padding[0], W + 2 * padding[1], C)
         patches = F * K + TASKS * apart
         backward_x_narrow(
-            tiles, grad_y, w, b, geometry, act, work, grad_x, tasks, F * K, apart, patches, TALL * K
+            tiles, grad_y, w, b, geometry, int(act == RELU), work, grad_x, tasks, F * K, apart, patches, TALL * K
         )  # fmt: skip
     else:
         down = phase_rows(H, OH, KH, stride[0], padding[0])
         right = phase_rows(W, OW, KW, stride[1], padding[1])
         before, padded = (down[0], right[0]), (down[1], right[1])
         backward_x(
-            tiles, grad_y, w, b, geometry, before, padded, act, work, grad_x, tasks, KH * KW * F * up(C),
+            tiles, grad_y, w, b, geometry, before, padded, int(act == RELU), work, grad_x, tasks, KH * KW * F * up(C),
             room(*padded, F),
         )  # fmt: skip
+    if act > RELU:
+        activate(grad_x.reshape(-1), act, grad_x.reshape(-1))
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):

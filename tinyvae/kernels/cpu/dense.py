@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from numba import get_num_threads
 
+from ..reference import RELU
+from .elementwise import activate
 from .product import column_sums, product
 from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
 from .tile import tile_address
@@ -16,9 +18,11 @@ MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers 
 def dense(x, w, b, act, y):
     """reference.dense: y = act(x w + b)."""
     if worth(x, w.shape[1], w.shape[0]):
-        dense_listed(x, w, b, act, y, get_num_threads())
+        dense_listed(x, w, b, int(act == RELU), y, get_num_threads())
     else:
-        product(tile_address(y.itemsize), x, False, w, False, 0, b, act, y, get_num_threads())
+        product(tile_address(y.itemsize), x, False, w, False, 0, b, int(act == RELU), y, get_num_threads())
+    if act > RELU:
+        activate(y.reshape(-1), act, y.reshape(-1))
 
 
 def dense_grad_x(grad_y, w, work, grad_x):

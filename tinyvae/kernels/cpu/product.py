@@ -14,10 +14,8 @@ import numpy as np
 from numba import prange
 
 from .compile import jit, parallel
-from ..reference import RELU
 from .stack import copy_vector, copy_whole, move, put, stack, transpose_block
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile
-from .vector_math import apply_activation
 
 DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
 GROUP = 4  # tiles side by side whose columns of B are packed together
@@ -72,12 +70,12 @@ def pack_columns(kind, size, lanes, source, row, depth, tiles, count, target):
 
 @jit
 def block(
-    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, act, out
+    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, relu
 ):
-    """out[i0:i1, j0:j1] (+)= A B for all k, from the bias on, then activation.
+    """Y[i0:i1, j0:j1] (+)= A B for all k, from the bias on, then max(·, 0) where relu = 1.
 
     tiles: the address of the tile. a, b, y: addresses; rows a_row, b_row, y_row bytes apart. a_turned: A is stored as
-    (K, M); b_turned: B as (N, K). bias: (N,) or length 0. out: the array at y.
+    (K, M); b_turned: B as (N, K). bias: (N,) or length 0.
     """
     a_pack, b_pack, rows, outs = stack(A_BLOCK), stack(B_BLOCK), stack(TABLE), stack(TABLE)
     panel, deep = ACROSS * lanes, DEPTH_BYTES // size
@@ -86,7 +84,7 @@ def block(
     for k0 in range(0, K, deep):
         depth = min(deep, K - k0)
         start = FROM_C if add or k0 > 0 else FROM_BIAS if bias.size else FROM_ZERO
-        relu = 1 if act == RELU and k0 + depth == K else 0
+        bend = relu if k0 + depth == K else 0
         for ib in range(i0, i1, tall):
             ie = min(ib + tall, i1)
             if crowded and a_turned:
@@ -116,10 +114,8 @@ def block(
                         packed, wide = b_pack + (j - jb) // panel * B_BYTES, min(panel, je - j)
                         tile(
                             tiles, kind, rows, step, 0, 0, packed, PANEL_BYTES, 0, 0, outs, j * size, depth, 1, 1,
-                            start, bias.ctypes.data, relu, height, wide,
+                            start, bias.ctypes.data, bend, height, wide,
                         )  # fmt: skip
-                    if act > RELU and k0 + depth == K:
-                        finish(out, i, i + height, jb, je, act)
 
 
 @jit
@@ -144,16 +140,9 @@ def pack_panels(kind, size, lanes, b, b_row, b_turned, k0, depth, jb, je, target
                 source, at = source + VECTOR_BYTES, at + VECTOR_BYTES
 
 
-@jit
-def finish(out, i0, i1, j0, j1, act):
-    """out[i0:i1, j0:j1] ← act(out), while it is in the cache."""
-    for i in range(i0, i1):
-        apply_activation(out[i, j0:j1], act)
-
-
 @parallel
 def spread(
-    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, act, out, down, across
+    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, relu, down, across
 ):
     """The product in down × across tasks, spread over the threads."""
     vectors = (N + lanes - 1) // lanes
@@ -163,13 +152,14 @@ def spread(
         block(
             tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row,
             M * p // down, M * (p + 1) // down, vectors * q // across * lanes,
-            min(N, vectors * (q + 1) // across * lanes), K, add, bias, act, out,
+            min(N, vectors * (q + 1) // across * lanes), K, add, bias, relu,
         )  # fmt: skip
 
 
 @jit
-def product(tiles, a, a_turned, b, b_turned, add, bias, act, out, threads):
-    """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, then bias and activation; threads where it is worth one."""
+def product(tiles, a, a_turned, b, b_turned, add, bias, relu, out, threads):
+    """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, from the bias on, then max(·, 0) where relu = 1; threads where
+    they are worth it."""
     M, N = out.shape
     K = a.shape[0] if a_turned else a.shape[1]
     kind, size = out.dtype.type(0), out.itemsize
@@ -183,7 +173,7 @@ def product(tiles, a, a_turned, b, b_turned, add, bias, act, out, threads):
         down = max(1, min(threads // across, M // TALL))
     spread(
         tiles, kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
-        M, N, K, add, bias, act, out, down, across,
+        M, N, K, add, bias, relu, down, across,
     )  # fmt: skip
 
 

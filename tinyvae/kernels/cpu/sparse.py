@@ -16,8 +16,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from .compile import jit, parallel
-from ..reference import RELU
-from .product import SMALL, finish, pack_transposed
+from .product import SMALL, pack_transposed
 from .stack import vectors_of, move, put, stack
 from .tile import ACROSS, I1, I64, TALL, VECTOR_BYTES
 
@@ -215,8 +214,8 @@ def listed_rows(kind, size, lanes, a, a_row, b, b_row, y, y_row, i0, i1, across,
 
 
 @parallel
-def spread_listed(kind, a, w, bias, act, y, across, down, beside):
-    """y = act(a w + bias) in down × beside tasks."""
+def spread_listed(kind, a, w, bias, relu, y, across, down, beside):
+    """y = a w + bias, or max(·, 0) of it, in down × beside tasks."""
     M, K = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
@@ -229,10 +228,8 @@ def spread_listed(kind, a, w, bias, act, y, across, down, beside):
         listed_rows(
             kind, size, lanes, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across,
             stretches * q // beside, stretches * (q + 1) // beside, K, N, bias_at if bias.size else 0,
-            1 if act == RELU else 0,
+            relu,
         )  # fmt: skip
-        if act > RELU:
-            finish(y, i0, i1, 0, N, act)
 
 
 @parallel
@@ -289,12 +286,12 @@ def worth(a, N: int, K: int) -> bool:
     return a.size * N >= SMALL and N >= WIDE * lanes and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
 
 
-def dense_listed(x, w, b, act, y, threads: int) -> None:
-    """y = act(x w + b), with the columns spread over the threads, so that each needs only its part of w."""
+def dense_listed(x, w, b, relu, y, threads: int) -> None:
+    """y = x w + b, or max(·, 0) of it, with the columns spread over the threads, so that each needs only its part of w."""
     across = stretch(y.shape[1], y.itemsize)
     stretches = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
-    beside = min(threads, stretches) if act <= RELU and y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
-    spread_listed(y.dtype.type(0), x, w, b, act, y, across, max(1, threads // beside), beside)
+    beside = min(threads, stretches) if y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
+    spread_listed(y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside)
 
 
 def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
