@@ -251,6 +251,12 @@ def test_when_lists_are_not_made(dtype):
     assert sparse.worth(A, N, K) is False
 
 
+@DTYPES
+def test_the_lists_have_stretches_of_both_widths(dtype):
+    columns = [narrowest(dtype) + int(vectors) * lanes_of(dtype) + numbers for vectors, numbers, _ in LISTS.values()]
+    assert {sparse.stretch(N, np.dtype(dtype).itemsize) for N in columns} == {sparse.WIDE, sparse.SLIM}
+
+
 def test_gradients_that_are_added_go_by_the_tile(ways):
     lengths, arguments, _ = list_case("dense_grad_w", "whole vectors", np.float32, add=1)
     check("dense_grad_w", lengths, arguments, np.float32)
