@@ -71,8 +71,8 @@ def window_grid(
                 if q == Q:
                     r, q = r + 1, 0
             tile(
-                tiles, kind, rows, size, run_row, 0, weight, PANEL_BYTES, K * PANEL_BYTES, 0, outs, j * size, K, runs, 1,
-                start, bias, relu, height, wide,
+                tiles, kind, rows, size, run_row, 0, weight, PANEL_BYTES, K * PANEL_BYTES, 0, outs, j * size, K, runs,
+                1, start, bias, relu, height, wide,
             )  # fmt: skip
 
 
@@ -90,7 +90,9 @@ def forward_images(tiles, kind, x, packed, b, geometry, relu, y, pad, n0, n1):
     clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
     start = FROM_BIAS if b.size else FROM_ZERO
     for n in range(n0, n1):
-        copy_padded(kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size)
+        copy_padded(
+            kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size
+        )
         window_grid(
             tiles, kind, size, lanes, pad, sh * wide, sw * C * size, y.ctypes.data + n * OH * OW * F * size,
             OW * F * size, F * size, OH, OW, KW * C, KH, wide, packed, F, start, b.ctypes.data, relu,
@@ -113,9 +115,7 @@ def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
     KH, KW, C, F = w.shape
     kind, size = y.dtype.type(0), y.itemsize
     K, packed = KH * KW * C, aligned(work)
-    pack_panels(
-        kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES
-    )
+    pack_panels(kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES)
     pad = packed + pads * size
     forward_tasks(tiles, kind, x, packed, b, geometry, relu, y, pad, apart * size, tasks)
 
@@ -301,9 +301,7 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, 
     KH, KW, C, F = w.shape
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
     K, packed = KH * KW * C, aligned(work)
-    pack_panels(
-        kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, True, 0, F, 0, K, packed, F * PANEL_BYTES
-    )
+    pack_panels(kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, True, 0, F, 0, K, packed, F * PANEL_BYTES)
     image, patch = packed + images * size, packed + patches * size
     scattered_tasks(
         tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, apart * size, patch, patch_apart * size, tasks
@@ -375,7 +373,7 @@ def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, w
     """total = Σ over the output's rows r0 … r1 − 1, counted through the batch; `together` images at a time."""
     _, H, W, C = x.shape
     _, OH, OW, F = grad_y.shape
-    KH, KW, _, _, ph, pw = geometry
+    _, KW, _, _, ph, pw = geometry
     size = x.itemsize
     lanes, wide, shape = VECTOR_BYTES // size, (W + 2 * pw) * C * size, (C, OW, F)
     clear(kind, lanes, size, pad, together * apart // size)
@@ -432,7 +430,7 @@ def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_
 @jit
 def join(work, flat, add, tasks, apart, f0, f1):
     """flat[k, f] (+)= the partial sums' [f, k], in order, for the columns f0 … f1 − 1."""
-    K, F = flat.shape
+    K = flat.shape[0]
     for f in range(f0, f1):
         first = work[f * K : (f + 1) * K]
         for task in range(1, tasks):
@@ -470,7 +468,9 @@ def conv2d(x, w, b, stride, padding, act, work, y):
     KH, KW, C, F = w.shape
     _, H, W, _ = x.shape
     geometry, apart = (KH, KW, *stride, *padding), room(H + 2 * padding[0], W + 2 * padding[1], C)
-    forward(tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), KH * KW * C * up(F), apart)
+    forward(
+        tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), KH * KW * C * up(F), apart
+    )
     if act > RELU:
         activate(y.reshape(-1), act, y.reshape(-1))
 

@@ -8,11 +8,18 @@ from numba import get_num_threads
 
 from ..reference import RELU
 from .elementwise import activate
-from .product import column_sums, product
+from .product import block_address, column_sums, column_sums_spread, product
 from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
 from .tile import tile_address
 
+LARGE = 250_000  # numbers from which on a column sum is worth threads
 MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
+
+
+def multiply(a, a_turned, b, b_turned, add, bias, relu, out) -> None:
+    """product.product with this machine's addresses and threads."""
+    size = out.itemsize
+    product(block_address(size), tile_address(size), a, a_turned, b, b_turned, add, bias, relu, out, get_num_threads())
 
 
 def dense(x, w, b, act, y):
@@ -20,7 +27,7 @@ def dense(x, w, b, act, y):
     if worth(x, w.shape[1], w.shape[0]):
         dense_listed(x, w, b, int(act == RELU), y, get_num_threads())
     else:
-        product(tile_address(y.itemsize), x, False, w, False, 0, b, int(act == RELU), y, get_num_threads())
+        multiply(x, 0, w, 0, 0, b, int(act == RELU), y)
     if act > RELU:
         activate(y.reshape(-1), act, y.reshape(-1))
 
@@ -30,7 +37,7 @@ def dense_grad_x(grad_y, w, work, grad_x):
     if worth(grad_y, w.shape[0], w.shape[1]):
         grad_x_listed(grad_y, w, work, grad_x, get_num_threads())
     else:
-        product(tile_address(w.itemsize), grad_y, False, w, True, 0, work[:0], 0, grad_x, get_num_threads())
+        multiply(grad_y, 0, w, 1, 0, work[:0], 0, grad_x)
 
 
 def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):
@@ -38,11 +45,12 @@ def dense_grad_w(x, grad_y, add, work, grad_w, grad_b):
     if not add and worth(x, grad_y.shape[1], x.shape[0]):
         grad_w_listed(x, grad_y, work, grad_w, get_num_threads())
     else:
-        product(tile_address(x.itemsize), x, True, grad_y, False, add, work[:0], 0, grad_w, get_num_threads())
+        multiply(x, 1, grad_y, 0, add, work[:0], 0, grad_w)
     if grad_b.size:
         bias_grad(grad_y, add, work, grad_b)
 
 
 def bias_grad(grad_y, add, work, grad_b):
     """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
-    column_sums(grad_y.reshape(-1), add, grad_b, max(1, min(MOST_PARTS, grad_y.size // PART)))
+    sums = column_sums if grad_y.size < LARGE else column_sums_spread
+    sums(grad_y.reshape(-1), add, grad_b, max(1, min(MOST_PARTS, grad_y.size // PART)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import carray, prange
 
 from ..reference import ELU, LEAKY_RELU, LEAKY_SLOPE, LOG_2PI, RELU, SIGMOID, SOFTPLUS, TANH
@@ -333,7 +334,7 @@ def _bernoulli(logits, x, row_scale, nll, grad_logits, first, last):
 @parallel
 def _bernoulli_parts(logits, x, row_scale, nll, grad_logits):
     for r in prange(logits.shape[0]):
-        _bernoulli(logits, x, row_scale, nll, grad_logits, r, r + 1)
+        _bernoulli(logits, x, row_scale, nll, grad_logits, np.int64(r), np.int64(r) + 1)
 
 
 def bernoulli_nll(logits, x, row_scale, nll, grad_logits):

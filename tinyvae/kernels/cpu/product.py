@@ -15,7 +15,7 @@ from numba import prange
 
 from .compile import jit, parallel
 from .stack import copy_vector, copy_whole, move, put, stack, transpose_block
-from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, address, call, tile
 
 DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
 GROUP = 4  # tiles side by side whose columns of B are packed together
@@ -69,21 +69,20 @@ def pack_columns(kind, size, lanes, source, row, depth, tiles, count, target):
 
 
 @jit
-def block(
-    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, relu
-):
+def block(kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, relu):
     """Y[i0:i1, j0:j1] (+)= A B for all k, from the bias on, then max(·, 0) where relu = 1.
 
-    tiles: the address of the tile. a, b, y: addresses; rows a_row, b_row, y_row bytes apart. a_turned: A is stored as
-    (K, M); b_turned: B as (N, K). bias: (N,) or length 0.
+    tiles: the address of the tile. a, b, y: addresses; rows a_row, b_row, y_row bytes apart. a_turned = 1: A is stored
+    as (K, M); b_turned = 1: B as (N, K). bias: the address of N numbers, or 0.
     """
+    lanes = VECTOR_BYTES // size
     a_pack, b_pack, rows, outs = stack(A_BLOCK), stack(B_BLOCK), stack(TABLE), stack(TABLE)
     panel, deep = ACROSS * lanes, DEPTH_BYTES // size
     crowded = a_row % ALIASED == 0
     tall = TILES * TALL if crowded else 4 * TILES * TALL
     for k0 in range(0, K, deep):
         depth = min(deep, K - k0)
-        start = FROM_C if add or k0 > 0 else FROM_BIAS if bias.size else FROM_ZERO
+        start = FROM_C if add or k0 > 0 else FROM_BIAS if bias else FROM_ZERO
         bend = relu if k0 + depth == K else 0
         for ib in range(i0, i1, tall):
             ie = min(ib + tall, i1)
@@ -93,7 +92,9 @@ def block(
             elif crowded:
                 for i in range(ib, ie, TALL):
                     target = a_pack + (i - ib) // TALL * A_BYTES
-                    pack_rows(kind, size, lanes, a + i * a_row + k0 * size, a_row, min(TALL, ie - i), depth, target, A_ROW)
+                    pack_rows(
+                        kind, size, lanes, a + i * a_row + k0 * size, a_row, min(TALL, ie - i), depth, target, A_ROW
+                    )
             for jb in range(j0, j1, GROUP * panel):
                 je = min(jb + GROUP * panel, j1)
                 if ib == i0 or j1 - j0 > GROUP * panel:
@@ -114,7 +115,7 @@ def block(
                         packed, wide = b_pack + (j - jb) // panel * B_BYTES, min(panel, je - j)
                         tile(
                             tiles, kind, rows, step, 0, 0, packed, PANEL_BYTES, 0, 0, outs, j * size, depth, 1, 1,
-                            start, bias.ctypes.data, bend, height, wide,
+                            start, bias, bend, height, wide,
                         )  # fmt: skip
 
 
@@ -141,52 +142,71 @@ def pack_panels(kind, size, lanes, b, b_row, b_turned, k0, depth, jb, je, target
 
 
 @parallel
-def spread(
-    tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, relu, down, across
-):
-    """The product in down × across tasks, spread over the threads."""
+def spread(blocks, kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, M, N, K, add, bias, relu, down,
+           across):  # fmt: skip
+    """The product in down × across tasks, spread over the threads; blocks: the address of `block`."""
+    lanes = VECTOR_BYTES // size
     vectors = (N + lanes - 1) // lanes
     for each in prange(down * across):
         task = np.int64(each)
         p, q = task // across, task % across
-        block(
-            tiles, kind, size, lanes, a, a_row, a_turned, b, b_row, b_turned, y, y_row,
-            M * p // down, M * (p + 1) // down, vectors * q // across * lanes,
-            min(N, vectors * (q + 1) // across * lanes), K, add, bias, relu,
-        )  # fmt: skip
+        i0, i1 = M * p // down, M * (p + 1) // down
+        j0, j1 = vectors * q // across * lanes, min(N, vectors * (q + 1) // across * lanes)
+        numbers = (size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i0, i1, j0, j1, K, add, bias, relu)
+        call(blocks, kind, numbers)
 
 
 @jit
-def product(tiles, a, a_turned, b, b_turned, add, bias, relu, out, threads):
+def product(blocks, tiles, a, a_turned, b, b_turned, add, bias, relu, out, threads):
     """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, from the bias on, then max(·, 0) where relu = 1; threads where
-    they are worth it."""
+    they are worth it. blocks, tiles: the addresses of `block` and of the tile."""
     M, N = out.shape
     K = a.shape[0] if a_turned else a.shape[1]
-    kind, size = out.dtype.type(0), out.itemsize
+    size = out.itemsize
     lanes = VECTOR_BYTES // size
-    a_at, b_at, y_at = a.ctypes.data, b.ctypes.data, out.ctypes.data
-    a_row, b_row, y_row = a.shape[1] * size, b.shape[1] * size, N * size
     across = down = 1
     if M * N * K >= SMALL:
         # columns first: then no two threads pack the same numbers of B; rows too where the columns do not suffice
         across = max(1, min(threads, N // (ACROSS * lanes)))
         down = max(1, min(threads // across, M // TALL))
+    # Numba's addresses are unsigned, and beside a signed number they would become floats
+    a_at, b_at = np.int64(a.ctypes.data), np.int64(b.ctypes.data)
+    y_at, bias_at = np.int64(out.ctypes.data), np.int64(bias.ctypes.data)
     spread(
-        tiles, kind, size, lanes, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row,
-        M, N, K, add, bias, relu, down, across,
+        blocks, out.dtype.type(0), size, tiles, a_at, a.shape[1] * size, a_turned, b_at, b.shape[1] * size, b_turned,
+        y_at, N * size, M, N, K, add, bias_at if bias.size else np.int64(0), relu, down, across,
     )  # fmt: skip
+
+
+def block_address(itemsize: int) -> int:
+    """The address of `block`, compiled once and not into its callers."""
+    return address(block, itemsize, 18)
 
 
 @jit
 def column_sums(flat, add, total, parts):
     """total (+)= the sums of columns, in `parts` pieces of the rows that are added in order."""
-    N = total.size
-    sums = np.zeros((parts, N), total.dtype)
+    sums = np.zeros((parts, total.size), total.dtype)
+    for part in range(parts):
+        part_sum(flat, sums, part)
+    join_parts(sums, add, total)
+
+
+@jit
+def column_sums_spread(flat, add, total, parts):
+    """column_sums with the pieces spread over the threads."""
+    sums = np.zeros((parts, total.size), total.dtype)
     part_sums(flat, sums)
+    join_parts(sums, add, total)
+
+
+@jit
+def join_parts(sums, add, total):
+    """total (+)= the rows of sums, in order."""
     if not add:
         total[:] = 0
-    for part in range(parts):
-        for j in range(N):
+    for part in range(sums.shape[0]):
+        for j in range(total.size):
             total[j] += sums[part, j]
 
 

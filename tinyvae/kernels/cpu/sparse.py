@@ -17,8 +17,8 @@ from numba.extending import intrinsic
 
 from .compile import jit, parallel
 from .product import SMALL, pack_transposed
-from .stack import vectors_of, move, put, stack
-from .tile import ACROSS, I1, I64, TALL, VECTOR_BYTES
+from .stack import move, put, stack, vectors_of
+from .tile import ACROSS, I1, I64, TALL, VECTOR_BYTES, address, call
 
 WIDE = (TALL * ACROSS - 2) // 2  # vectors of a row of C: two rows of them fill the registers as the tallest tile does
 SLIM = WIDE * 5 // 8  # the same where it covers a row with less overlap
@@ -187,10 +187,11 @@ def list_pair(kind, size, lanes, first, second, K, b_row, target):
 
 
 @jit
-def listed_rows(kind, size, lanes, a, a_row, b, b_row, y, y_row, i0, i1, across, c0, c1, K, N, bias, relu):
+def listed_rows(kind, size, a, a_row, b, b_row, y, y_row, i0, i1, across, c0, c1, K, N, bias, relu):
     """Rows i0 … i1 − 1 of C, its stretches c0 … c1 − 1 of `across` vectors. The last stretch ends where the row does,
     and may cover some of the one before, which it leaves as it is."""
     entries = stack(LIST)
+    lanes = VECTOR_BYTES // size
     wide = across * lanes
     deep = min(DEEP, max(lanes, B_BYTES // (min(c1 * wide, N) - c0 * wide) // size // lanes * lanes))
     if N % lanes:
@@ -214,40 +215,40 @@ def listed_rows(kind, size, lanes, a, a_row, b, b_row, y, y_row, i0, i1, across,
 
 
 @parallel
-def spread_listed(kind, a, w, bias, relu, y, across, down, beside):
-    """y = a w + bias, or max(·, 0) of it, in down × beside tasks."""
+def spread_listed(rows, kind, a, w, bias, relu, y, across, down, beside):
+    """y = a w + bias, or max(·, 0) of it, in down × beside tasks. rows: the address of
+    listed_rows."""
     M, K = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
     stretches = (N + across * lanes - 1) // (across * lanes)
-    a_at, w_at, y_at, bias_at = a.ctypes.data, w.ctypes.data, y.ctypes.data, bias.ctypes.data
+    a_at, w_at, y_at = np.int64(a.ctypes.data), np.int64(w.ctypes.data), np.int64(y.ctypes.data)
+    bias_at = np.int64(bias.ctypes.data) if bias.size else np.int64(0)
     for each in prange(down * beside):
         task = np.int64(each)
         p, q = task // beside, task % beside
         i0, i1 = M * p // down // 2 * 2, M * (p + 1) // down // 2 * 2 if p + 1 < down else M
-        listed_rows(
-            kind, size, lanes, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across,
-            stretches * q // beside, stretches * (q + 1) // beside, K, N, bias_at if bias.size else 0,
-            relu,
-        )  # fmt: skip
+        c0, c1 = stretches * q // beside, stretches * (q + 1) // beside
+        numbers = (size, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across, c0, c1, K, N, bias_at, relu)
+        call(rows, kind, numbers)
 
 
 @parallel
-def spread_turned(kind, a, b, work, y, across, tasks):
+def spread_turned(rows, kind, a, b, work, y, across, tasks):
     """y = aᵀ b: each task turns its own columns of a into rows of `work` first."""
     K, M = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
     stretches = (N + across * lanes - 1) // (across * lanes)
     row = (K + lanes - 1) // lanes * lanes * size
-    a_at, b_at, y_at, turned = a.ctypes.data, b.ctypes.data, y.ctypes.data, work.ctypes.data
+    a_at, b_at = np.int64(a.ctypes.data), np.int64(b.ctypes.data)
+    y_at, turned = np.int64(y.ctypes.data), np.int64(work.ctypes.data)
     for each in prange(tasks):
         task = np.int64(each)
         i0, i1 = M * task // tasks // 2 * 2, M * (task + 1) // tasks // 2 * 2 if task + 1 < tasks else M
         pack_transposed(kind, size, lanes, a_at + i0 * size, M * size, K, i1 - i0, turned + i0 * row, row)
-        listed_rows(
-            kind, size, lanes, turned, row, b_at, N * size, y_at, N * size, i0, i1, across, 0, stretches, K, N, 0, 0
-        )  # fmt: skip
+        numbers = (size, turned, row, b_at, N * size, y_at, N * size, i0, i1, across, 0, stretches, K, N, 0, 0)
+        call(rows, kind, numbers)
 
 
 @parallel
@@ -283,15 +284,22 @@ def stretch(N: int, itemsize: int) -> int:
 def worth(a, N: int, K: int) -> bool:
     """Whether a's zeros make its product, N columns wide and K deep, quicker by lists."""
     lanes = VECTOR_BYTES // a.itemsize
-    return a.size * N >= SMALL and N >= WIDE * lanes and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
+    return a.size * N >= SMALL and WIDE * lanes <= N and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
+
+
+def rows_address(itemsize: int) -> int:
+    """The address of listed_rows."""
+    return address(listed_rows, itemsize, 16)
 
 
 def dense_listed(x, w, b, relu, y, threads: int) -> None:
-    """y = x w + b, or max(·, 0) of it, with the columns spread over the threads, so that each needs only its part of w."""
+    """y = x w + b, or max(·, 0) of it; the columns are spread over the threads, so that each needs its part of w."""
     across = stretch(y.shape[1], y.itemsize)
     stretches = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
     beside = min(threads, stretches) if y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
-    spread_listed(y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside)
+    spread_listed(
+        rows_address(y.itemsize), y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside
+    )
 
 
 def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
@@ -304,4 +312,5 @@ def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
 
 def grad_w_listed(x, grad_y, work, grad_w, threads: int) -> None:
     """grad_w = xᵀ grad_y."""
-    spread_turned(x.dtype.type(0), x, grad_y, work, grad_w, stretch(grad_w.shape[1], x.itemsize), threads)
+    across = stretch(grad_w.shape[1], x.itemsize)
+    spread_turned(rows_address(x.itemsize), x.dtype.type(0), x, grad_y, work, grad_w, across, threads)

@@ -1,7 +1,7 @@
 """The register tile: the inner loop of every product, written as LLVM vector code so that it runs at the machine's
 rate. It knows addresses, strides and lengths; which product they belong to is product.py's and conv.py's affair.
 
-    C[i, j] = start[i, j] + Σ_n Σ_u Σ_k A[i, n, u, k] · B[n, u, k, j]          i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
+    C[i, j] = start[i, j] + Σ_n Σ_u Σ_k A[i, n, u, k] · B[n, u, k, j]      i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
 
 A plain product has one n and one u. In a convolution u counts rows of an image, of which each piece of K numbers lies
 together in memory; in the gradient of its weight n counts images.
@@ -16,6 +16,7 @@ touches memory.
 The nine tiles (three heights, full or ragged) are compiled once, into one function, and called by address: compiled
 into each of their callers they would cost seconds every time.
 """
+
 from __future__ import annotations
 
 import os
@@ -25,6 +26,7 @@ from functools import cache
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import float32, float64, int64, types, void
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compile import jit
@@ -164,14 +166,18 @@ def make_tile(height: int, slim: bool, edge: bool):
 
     kind: any number of the dtype meant. rows: the address of a table of `height` addresses, those of A[i, 0, 0, 0].
     a_k, a_run, a_image: from one k, u, n to the next in A. b: address of B[0, 0, 0, 0]; b_k, b_run, b_image: as in A;
-    its columns are neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs, images ≥ 1: how many k, u, n.
-    start: FROM_ZERO, FROM_C, or FROM_BIAS, a row of numbers that begins at bias + offset. relu: 1 for max(·, 0) at the end.
+    its columns are neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs,
+    images ≥ 1: how many k, u, n. start: FROM_ZERO, FROM_C, or FROM_BIAS, a row of numbers that begins at bias + offset.
+    relu: 1 for max(·, 0) at the end.
     slim: one vector wide. edge=False takes height and columns as full; edge=True reads row min(i, height − 1) of A in
     the place of a missing one, leaves missing columns of B unread, and writes only what is there.
     """
 
     @intrinsic
-    def tile(typing, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height_, columns):
+    def tile(
+        typing, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias,
+        relu, height_, columns,
+    ):  # fmt: skip
         def generate(context, builder, signature, arguments):
             itemsize = signature.args[0].bitwidth // 8
             full = SHAPES[itemsize]
@@ -280,7 +286,10 @@ class _Tile:
         b, vectors = self.b, range(self.shape.vectors)
         before = b.block
         with b.if_then(b.icmp_signed("==", self.at["start"], ir.Constant(I64, FROM_BIAS))):
-            biases = [self.v.load(self._plus(self.b.add(self.at["bias"], self.at["offset"]), j), self.masks[j]) for j in vectors]
+            biases = [
+                self.v.load(self._plus(self.b.add(self.at["bias"], self.at["offset"]), j), self.masks[j])
+                for j in vectors
+            ]
             biased = b.block
         sums = [b.phi(self.v.vector) for _ in vectors]
         for phi, bias in zip(sums, biases, strict=True):
@@ -334,34 +343,44 @@ SLIM_TALL, SLIM_MIDDLE, SLIM_LOW = (make_tile(rows, slim=True, edge=True) for ro
 
 
 @jit
-def any_tile(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns, lanes):
+def any_tile(
+    kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height,
+    columns, lanes,
+):  # fmt: skip
     """The tile that fits a block of height × columns: full where both are, the lowest and slimmest that will do
     elsewhere. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
     """
+    numbers = (
+        rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height,
+        columns,
+    )  # fmt: skip
     if columns == ACROSS * lanes and (height in (TALL, MIDDLE, LOW)):
         if height == TALL:
-            FULL_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            FULL_TALL(kind, *numbers)
         elif height == MIDDLE:
-            FULL_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            FULL_MIDDLE(kind, *numbers)
         else:
-            FULL_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            FULL_LOW(kind, *numbers)
     elif columns > lanes:
         if height > MIDDLE:
-            EDGE_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            EDGE_TALL(kind, *numbers)
         elif height > LOW:
-            EDGE_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            EDGE_MIDDLE(kind, *numbers)
         else:
-            EDGE_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+            EDGE_LOW(kind, *numbers)
     elif height > MIDDLE:
-        SLIM_TALL(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+        SLIM_TALL(kind, *numbers)
     elif height > LOW:
-        SLIM_MIDDLE(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+        SLIM_MIDDLE(kind, *numbers)
     else:
-        SLIM_LOW(kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns)
+        SLIM_LOW(kind, *numbers)
 
 
 @intrinsic
-def tile(typing, at, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height, columns):
+def tile(
+    typing, at, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias,
+    relu, height, columns,
+):  # fmt: skip
     """Calls any_tile of `kind`'s dtype, which is compiled to the address `at`."""
 
     def generate(context, builder, signature, arguments):
@@ -373,13 +392,32 @@ def tile(typing, at, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, ou
     return types.void(types.int64, kind, *[types.int64] * len(ARGUMENTS)), generate
 
 
+@intrinsic
+def call(typing, at, kind, numbers):
+    """Calls the function that is compiled to the address `at`: kind first, then a tuple of integers."""
+
+    def generate(context, builder, signature, arguments):
+        given = [arguments[1], *cgutils.unpack_tuple(builder, arguments[2])]
+        function = ir.FunctionType(ir.VoidType(), [argument.type for argument in given])
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), given)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, kind, numbers), generate
+
+
 @cache
-def tile_address(itemsize: int) -> int:
-    """Where any_tile for numbers of `itemsize` bytes lies in memory; compiled, or read from the disk, when first asked.
+def address(function, itemsize: int, count: int) -> int:
+    """Where function(kind, `count` integers) for numbers of `itemsize` bytes lies in memory; compiled, or read from the
+    disk, when first asked.
 
     The address is that of the wrapper that Numba makes for callers in C: plain arguments, no Python objects.
     """
-    signature = void(float32 if itemsize == 4 else float64, *[int64] * (len(ARGUMENTS) + 1))
-    any_tile.compile(signature)
-    compiled = any_tile.overloads[signature.args]
+    signature = void(float32 if itemsize == 4 else float64, *[int64] * count)
+    function.compile(signature)
+    compiled = function.overloads[signature.args]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
+
+
+def tile_address(itemsize: int) -> int:
+    """The address of any_tile."""
+    return address(any_tile, itemsize, len(ARGUMENTS) + 1)
