@@ -313,15 +313,6 @@ def _bernoulli_both(logits, x, scale, grad):
 
 
 @jit
-def _sum_of(terms):
-    """Σ terms, in a loop that only reads, as _bernoulli_sum is."""
-    total = terms.dtype.type(0)
-    for i in range(terms.size):
-        total = add_in_any_order(total, terms[i])
-    return total
-
-
-@jit
 def _bernoulli(logits, x, row_scale, nll, grad_logits, first, last):
     k = logits.shape[0] // x.shape[0]
     for r in range(first, last):
@@ -348,21 +339,14 @@ def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
 
 @jit
 def _gaussian_row(mean, x, factor, grad):
-    """Σ (mean − x)² of one row, and its gradient, factor · (mean − x), unless grad has length 0."""
+    """Σ (mean − x)² of one row, and its gradient, factor · (mean − x), unless grad has length 0: a loop each, for what
+    _bernoulli_sum says."""
     total = mean.dtype.type(0)
-    if grad.size:
-        terms = carray(stack_array(total, STRETCH), STRETCH)
-        for start in range(0, mean.size, STRETCH):
-            count = min(STRETCH, mean.size - start)
-            for i in range(count):
-                difference = mean[start + i] - x[start + i]
-                terms[i] = difference * difference
-                grad[start + i] = factor * difference
-            total += _sum_of(terms[:count])
-    else:
-        for i in range(mean.size):
-            difference = mean[i] - x[i]
-            total = add_in_any_order(total, difference * difference)
+    for i in range(mean.size):
+        difference = mean[i] - x[i]
+        total = add_in_any_order(total, difference * difference)
+    for i in range(grad.size):
+        grad[i] = factor * (mean[i] - x[i])
     return total
 
 
