@@ -139,3 +139,33 @@ def test_a_broken_cache_is_harmless(tmp_path):
         path.write_bytes(path.read_bytes()[:40])
     done = product_in_a_fresh_process(**environment)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+INTERPRETED = """
+import numpy as np
+from tinyvae import kernels
+from tinyvae.errors import KernelError
+from tinyvae.kernels.cpu import INTERPRETED
+for name, op in kernels.OPS.items():
+    given, want = (op.example("ragged", np.float64) for _ in range(2))
+    try:
+        getattr(kernels.load("numba"), name)(*given)
+    except KernelError as error:
+        assert "NUMBA_DISABLE_JIT" in str(error), error
+        assert name not in INTERPRETED, name
+        continue
+    assert name in INTERPRETED, name
+    getattr(kernels.load("numpy"), name)(*want)
+    for arg, got, right in zip(op.args, given, want, strict=True):
+        if arg.role in ("out", "inout"):
+            np.testing.assert_allclose(got, right, rtol=1e-12, atol=1e-14)
+print("ok")
+"""
+
+
+def test_what_python_can_run_runs_without_compiling_and_the_rest_says_that_it_cannot():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.strip() == "ok", done.stderr

@@ -4,7 +4,11 @@ It knows which file holds which op; what an op means is said in reference.py."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from numba import config
+
+from ...errors import KernelError
 from . import conv, dense, elementwise, noise, optimise
 
 _FILES = {
@@ -18,4 +22,20 @@ _FILES = {
     optimise: ("grad_norm", "adam", "sgd", "tick"),
 }  # fmt: skip
 
-COLUMN: dict[str, Callable[..., None]] = {name: getattr(file, name) for file, names in _FILES.items() for name in names}
+INTERPRETED = ("bias_grad", "scale_rows", "tick", "gather")  # what Python can run when Numba is told not to compile
+
+
+def _refuse(name: str) -> Callable[..., None]:
+    def refuse(*arguments: Any) -> None:
+        raise KernelError(
+            f"op {name!r} is vector code and cannot run with NUMBA_DISABLE_JIT=1; unset it, or use device='numpy'"
+        )
+
+    return refuse
+
+
+COLUMN: dict[str, Callable[..., None]] = {
+    name: _refuse(name) if config.DISABLE_JIT and name not in INTERPRETED else getattr(file, name)
+    for file, names in _FILES.items()
+    for name in names
+}

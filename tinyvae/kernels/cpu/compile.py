@@ -88,6 +88,8 @@ def _forgiving(kernel: Any) -> Any:
 
 def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
+        if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1: plain Python, for the ops that use no vector code
+            return function
         if CACHE is None:
             return numba.njit(**options)(function)
         before = numba.config.CACHE_DIR
