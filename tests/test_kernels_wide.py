@@ -9,10 +9,9 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from op_checks import assert_close, call, call_reference, magnitudes, widened
 
 from tinyvae import zoo
-from tinyvae.bench.verify import example_at
+from tinyvae.bench.verify import assert_close, call, call_reference, example_at, magnitudes, widened
 from tinyvae.config import TrainConfig
 from tinyvae.errors import KernelError
 from tinyvae.kernels import IDENTITY, OPS, RELU, TANH, output_size

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from op_checks import assert_close
 
 from tinyvae import kernels, zoo
+from tinyvae.bench.verify import assert_close
 from tinyvae.clock import COUNTERS, LR, NORM, ROW, SEED, STEP, Clock, Stream
 from tinyvae.config import TrainConfig
 from tinyvae.device import open_device

@@ -14,9 +14,10 @@ from ..errors import TinyvaeError
 from .cases import CHECK_STEPS, Case
 from .verify import Arrays
 
+OURS = "numba"
 # contestant → the Python package that it needs
 PACKAGES = {
-    "numba": "numba",
+    OURS: "numba",
     "numpy": "numpy",
     "torch": "torch",
     "torch-channels-last": "torch",

@@ -11,11 +11,10 @@ import numpy as np
 
 from . import cases
 from .cases import Case
-from .job import PACKAGES, BenchError, installed
+from .job import OURS, PACKAGES, BenchError, installed
 from .pool import Contestant, Effort, Worker, in_turn
 from .verify import WrongResult
 
-OURS = "numba"
 PEERS = {
     "products": ("numpy", "torch"),
     "convs": ("torch", "torch-channels-last"),

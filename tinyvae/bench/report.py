@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .job import OURS
 from .startup import BAR
 
-OURS = "numba"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 LIBRARIES = {"NumPy": ("numpy",), "PyTorch": ("torch",), "JAX": ("jax",)}
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..canvas import BLUE, GREEN, GREY, NOTE, ORANGE, TITLE, new_figure, save, style
 from ..errors import DataError
-from .report import OURS, Results, rate, thread_counts
+from .job import OURS
+from .report import Results, rate, thread_counts
 
 MARKS = {"products": (BLUE, "o"), "convs": (ORANGE, "s"), "ops": (GREEN, "^")}
 NAMES = {"products": "products", "convs": "convolutions", "ops": "ops at model size"}

@@ -19,7 +19,7 @@ from ..reference import RELU
 from ..scratch import NARROW, PIXELS, TASKS, WIDEST, images_together, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
 from .dense import bias_grad
-from .elementwise import activate
+from .elementwise import finish
 from .product import PANEL_BYTES, SMALL, TABLE, pack_panels, pack_transposed
 from .stack import add_number, add_vector, copy_vector, copy_whole, move, put, stack
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
@@ -471,8 +471,7 @@ def conv2d(x, w, b, stride, padding, act, work, y):
     forward(
         tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), KH * KW * C * up(F), apart
     )
-    if act > RELU:
-        activate(y.reshape(-1), act, y.reshape(-1))
+    finish(y, act)
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
@@ -495,8 +494,7 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
             tiles, grad_y, w, b, geometry, before, padded, int(act == RELU), work, grad_x, tasks, KH * KW * F * up(C),
             room(*padded, F),
         )  # fmt: skip
-    if act > RELU:
-        activate(grad_x.reshape(-1), act, grad_x.reshape(-1))
+    finish(grad_x, act)
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):

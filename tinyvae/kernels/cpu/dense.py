@@ -7,10 +7,10 @@ from __future__ import annotations
 from numba import get_num_threads
 
 from ..reference import RELU
-from .elementwise import activate
-from .product import block_address, column_sums, column_sums_spread, product
+from .elementwise import finish
+from .product import block, column_sums, column_sums_spread, product
 from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
-from .tile import tile_address
+from .tile import address, tile_address
 
 LARGE = 250_000  # numbers from which on a column sum is worth threads
 MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
@@ -19,7 +19,7 @@ MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers 
 def multiply(a, a_turned, b, b_turned, add, bias, relu, out) -> None:
     """product.product with this machine's addresses and threads."""
     size = out.itemsize
-    product(block_address(size), tile_address(size), a, a_turned, b, b_turned, add, bias, relu, out, get_num_threads())
+    product(address(block, size), tile_address(size), a, a_turned, b, b_turned, add, bias, relu, out, get_num_threads())
 
 
 def dense(x, w, b, act, y):
@@ -28,8 +28,7 @@ def dense(x, w, b, act, y):
         dense_listed(x, w, b, int(act == RELU), y, get_num_threads())
     else:
         multiply(x, 0, w, 0, 0, b, int(act == RELU), y)
-    if act > RELU:
-        activate(y.reshape(-1), act, y.reshape(-1))
+    finish(y, act)
 
 
 def dense_grad_x(grad_y, w, work, grad_x):

@@ -1,11 +1,11 @@
-"""Matrix products on the register tile, for all three uses in a dense layer, with bias and activation behind the last
-sum. It knows blocks, packing and threads; the tile knows registers.
+"""Matrix products on the register tile, for all three uses in a dense layer; the sums begin with the bias, and ReLU
+comes behind the last. It knows blocks, packing and threads; the tile knows registers.
 
-Operands are first *packed*: copied, block by block, into small buffers on the stack in the order in which the tile
-reads them. Then every read of the tile is the neighbour of the one before, whatever the strides were, a transposed
-operand costs little more than a plain one, and no two rows fall on the same place of the cache. The sum over k is cut
-into the same blocks whatever the number of threads, and each element of C belongs to one task, so the bits do not
-depend on the threads.
+B is first *packed*: copied, block by block, into a small buffer on the stack in the order in which the tile reads it.
+Then every read of the tile is the neighbour of the one before, whatever the strides were, and a transposed operand
+costs little more than a plain one. A is read where it stands, unless its rows fall on the same place of the cache. The
+sum over k is cut into the same blocks whatever the number of threads, and each element of C belongs to one task, so the
+bits do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba import prange
 
 from .compile import jit, parallel
 from .stack import copy_vector, copy_whole, move, put, stack, transpose_block
-from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, address, call, tile
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, call, tile
 
 DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
 GROUP = 4  # tiles side by side whose columns of B are packed together
@@ -28,7 +28,7 @@ B_BYTES = DEPTH_BYTES // 4 * PANEL_BYTES  # one packed panel
 A_BLOCK, B_BLOCK = TILES * A_BYTES, GROUP * B_BYTES
 TABLE = TALL * 8  # bytes of a table of addresses
 LONG = 128  # numbers of the row that short rows are joined to
-SMALL = 1_000_000  # multiply-adds under which entering a parallel region costs more than it gives
+SMALL = 1_000_000  # multiply-adds under which a second thread costs more than it gives
 ALIASED = 1024  # bytes: rows at multiples of this crowd the same sets of the first-level cache
 
 
@@ -57,9 +57,8 @@ def pack_transposed(kind, size, lanes, source, row, count, columns, target, targ
 
 
 @jit
-def pack_columns(kind, size, lanes, source, row, depth, tiles, count, target):
-    """`tiles` packed tiles of Aᵀ, count columns in all: TALL numbers of one k are neighbours, in whole vectors."""
-    step = (TALL + lanes - 1) // lanes * lanes * size
+def pack_columns(kind, size, lanes, source, row, depth, tiles, count, target, step):
+    """`tiles` packed tiles of Aᵀ, count columns in all: TALL numbers of one k are neighbours, in `step` bytes."""
     for k in range(depth):
         for t in range(tiles):
             wide = min(TALL, count - t * TALL)
@@ -80,6 +79,7 @@ def block(kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i
     panel, deep = ACROSS * lanes, DEPTH_BYTES // size
     crowded = a_row % ALIASED == 0
     tall = TILES * TALL if crowded else 4 * TILES * TALL
+    column = (TALL + lanes - 1) // lanes * VECTOR_BYTES  # bytes of TALL packed numbers
     for k0 in range(0, K, deep):
         depth = min(deep, K - k0)
         start = FROM_C if add or k0 > 0 else FROM_BIAS if bias else FROM_ZERO
@@ -88,7 +88,9 @@ def block(kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i
             ie = min(ib + tall, i1)
             if crowded and a_turned:
                 count = (ie - ib + TALL - 1) // TALL
-                pack_columns(kind, size, lanes, a + k0 * a_row + ib * size, a_row, depth, count, ie - ib, a_pack)
+                pack_columns(
+                    kind, size, lanes, a + k0 * a_row + ib * size, a_row, depth, count, ie - ib, a_pack, column
+                )
             elif crowded:
                 for i in range(ib, ie, TALL):
                     target = a_pack + (i - ib) // TALL * A_BYTES
@@ -103,7 +105,7 @@ def block(kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i
                     height = min(TALL, ie - i)
                     if crowded:
                         source = a_pack + (i - ib) // TALL * A_BYTES
-                        row, step = (size, (TALL + lanes - 1) // lanes * lanes * size) if a_turned else (A_ROW, size)
+                        row, step = (size, column) if a_turned else (A_ROW, size)
                     elif a_turned:
                         source, row, step = a + k0 * a_row + i * size, size, a_row
                     else:
@@ -176,11 +178,6 @@ def product(blocks, tiles, a, a_turned, b, b_turned, add, bias, relu, out, threa
         blocks, out.dtype.type(0), size, tiles, a_at, a.shape[1] * size, a_turned, b_at, b.shape[1] * size, b_turned,
         y_at, N * size, M, N, K, add, bias_at if bias.size else np.int64(0), relu, down, across,
     )  # fmt: skip
-
-
-def block_address(itemsize: int) -> int:
-    """The address of `block`, compiled once and not into its callers."""
-    return address(block, itemsize, 18)
 
 
 @jit

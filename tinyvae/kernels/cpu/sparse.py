@@ -1,9 +1,10 @@
 """Products whose left factor is mostly zeros, as the pixels of digits are: C = A B over the k where A is not zero.
-It knows rows, lists and threads; product.py decides by counting whether it is asked.
+It knows rows, lists and threads; dense.py asks `worth` whether the zeros are many enough.
 
 Two rows of A are taken together. The k at which either is not zero are listed, with B's row and the two numbers; then
-two long rows of C are summed in registers, PAIR vectors each, over the list. A row of B, once loaded, serves both rows
-of C, which is what keeps the multiply-add units busy: B comes from the second-level cache at half their rate.
+two long rows of C are summed in registers, WIDE or SLIM vectors each, over the list. A row of B, once loaded, serves
+both rows of C, which is what keeps the multiply-add units busy: B comes from the second-level cache at half their
+rate.
 
 0 · ∞ and 0 · NaN are skipped with the zeros: a B that is not finite shows only where A is not zero.
 """
@@ -214,10 +215,16 @@ def listed_rows(kind, size, a, a_row, b, b_row, y, y_row, i0, i1, across, c0, c1
                     SLIM_PAIR(kind, entries, count, row, first, last, start, add, bend, skip)
 
 
+@jit
+def cut(count, part, parts, unit):
+    """Where a part of `count` begins and ends, at multiples of `unit`; the last one ends with the whole."""
+    first, last = count * part // parts, count * (part + 1) // parts
+    return first // unit * unit, last // unit * unit if part + 1 < parts else last
+
+
 @parallel
 def spread_listed(rows, kind, a, w, bias, relu, y, across, down, beside):
-    """y = a w + bias, or max(·, 0) of it, in down × beside tasks. rows: the address of
-    listed_rows."""
+    """y = a w + bias, or max(·, 0) of it, in down × beside tasks. rows: the address of listed_rows."""
     M, K = a.shape
     N, size = y.shape[1], y.itemsize
     lanes = VECTOR_BYTES // size
@@ -227,7 +234,7 @@ def spread_listed(rows, kind, a, w, bias, relu, y, across, down, beside):
     for each in prange(down * beside):
         task = np.int64(each)
         p, q = task // beside, task % beside
-        i0, i1 = M * p // down // 2 * 2, M * (p + 1) // down // 2 * 2 if p + 1 < down else M
+        i0, i1 = cut(M, p, down, 2)
         c0, c1 = stretches * q // beside, stretches * (q + 1) // beside
         numbers = (size, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across, c0, c1, K, N, bias_at, relu)
         call(rows, kind, numbers)
@@ -245,7 +252,7 @@ def spread_turned(rows, kind, a, b, work, y, across, tasks):
     y_at, turned = np.int64(y.ctypes.data), np.int64(work.ctypes.data)
     for each in prange(tasks):
         task = np.int64(each)
-        i0, i1 = M * task // tasks // 2 * 2, M * (task + 1) // tasks // 2 * 2 if task + 1 < tasks else M
+        i0, i1 = cut(M, task, tasks, 2)
         pack_transposed(kind, size, lanes, a_at + i0 * size, M * size, K, i1 - i0, turned + i0 * row, row)
         numbers = (size, turned, row, b_at, N * size, y_at, N * size, i0, i1, across, 0, stretches, K, N, 0, 0)
         call(rows, kind, numbers)
@@ -259,7 +266,7 @@ def turn(kind, w, turned, tasks):
     lanes = VECTOR_BYTES // size
     for each in prange(tasks):
         task = np.int64(each)
-        i0, i1 = K * task // tasks // lanes * lanes, K * (task + 1) // tasks // lanes * lanes if task + 1 < tasks else K
+        i0, i1 = cut(K, task, tasks, lanes)
         pack_transposed(
             kind, size, lanes, w.ctypes.data + i0 * N * size, N * size, i1 - i0, N, turned.ctypes.data + i0 * size,
             K * size,
@@ -287,18 +294,13 @@ def worth(a, N: int, K: int) -> bool:
     return a.size * N >= SMALL and WIDE * lanes <= N and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
 
 
-def rows_address(itemsize: int) -> int:
-    """The address of listed_rows."""
-    return address(listed_rows, itemsize, 16)
-
-
 def dense_listed(x, w, b, relu, y, threads: int) -> None:
     """y = x w + b, or max(·, 0) of it; the columns are spread over the threads, so that each needs its part of w."""
     across = stretch(y.shape[1], y.itemsize)
     stretches = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
     beside = min(threads, stretches) if y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
     spread_listed(
-        rows_address(y.itemsize), y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside
+        address(listed_rows, y.itemsize), y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside
     )
 
 
@@ -313,4 +315,4 @@ def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
 def grad_w_listed(x, grad_y, work, grad_w, threads: int) -> None:
     """grad_w = xᵀ grad_y."""
     across = stretch(grad_w.shape[1], x.itemsize)
-    spread_turned(rows_address(x.itemsize), x.dtype.type(0), x, grad_y, work, grad_w, across, threads)
+    spread_turned(address(listed_rows, x.itemsize), x.dtype.type(0), x, grad_y, work, grad_w, across, threads)

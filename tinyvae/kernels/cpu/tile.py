@@ -406,13 +406,14 @@ def call(typing, at, kind, numbers):
 
 
 @cache
-def address(function, itemsize: int, count: int) -> int:
-    """Where function(kind, `count` integers) for numbers of `itemsize` bytes lies in memory; compiled, or read from the
+def address(function, itemsize: int) -> int:
+    """Where function(kind, integers …) for numbers of `itemsize` bytes lies in memory; compiled, or read from the
     disk, when first asked.
 
     The address is that of the wrapper that Numba makes for callers in C: plain arguments, no Python objects.
     """
-    signature = void(float32 if itemsize == 4 else float64, *[int64] * count)
+    integers = function.py_func.__code__.co_argcount - 1
+    signature = void(float32 if itemsize == 4 else float64, *[int64] * integers)
     function.compile(signature)
     compiled = function.overloads[signature.args]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
@@ -420,4 +421,4 @@ def address(function, itemsize: int, count: int) -> int:
 
 def tile_address(itemsize: int) -> int:
     """The address of any_tile."""
-    return address(any_tile, itemsize, len(ARGUMENTS) + 1)
+    return address(any_tile, itemsize)
