@@ -339,6 +339,7 @@ class _Later(Mapping[str, Callable[..., None]]):
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "numpy": {name: getattr(reference, name) for name in OPS},
     "numba": _Later(".cpu"),
+    "cuda": _Later(".cuda"),
 }
 
 

@@ -1,0 +1,15 @@
+"""The Numba column for CUDA: ops as kernels for the GPU. Loaded when the device is asked for, not before.
+It knows which file holds which op; what an op means is said in reference.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+_FILES = {
+    "elementwise": ("activate",),
+}
+
+COLUMN: dict[str, Callable[..., None]] = {
+    name: getattr(import_module(f".{file}", __name__), name) for file, names in _FILES.items() for name in names
+}
