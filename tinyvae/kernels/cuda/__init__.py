@@ -8,6 +8,7 @@ from importlib import import_module
 
 _FILES = {
     "elementwise": ("activate",),
+    "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
 }
 
 COLUMN: dict[str, Callable[..., None]] = {
