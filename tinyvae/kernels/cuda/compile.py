@@ -63,7 +63,7 @@ def launch(kernel: Kernel, blocks: int | tuple[int, ...], threads: int | tuple[i
 def _argument(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         raise DeviceError("a CUDA kernel was given an array of the host; device.put uploads it")
-    if hasattr(value, "reshape") and hasattr(value, "strides") and not isinstance(value, np.generic):
+    if not isinstance(value, np.generic) and hasattr(value, "reshape") and hasattr(value, "strides"):
         return value if value.ndim == 1 else value.reshape(-1)
     if isinstance(value, int):
         return np.uint32(value)

@@ -80,7 +80,7 @@ def words_at(counters, stream, width, first):
 
 @device_function
 def get_one(array, start, n, place, lane):
-    if lane <= place and place < n + lane:
+    if lane <= place < n + lane:
         return array[start + (place - lane)]
     return array.dtype.type(0)
 
@@ -103,7 +103,7 @@ def get_four(array, start, n, first, lane, whole):
 
 @device_function
 def put_one(array, start, n, place, lane, value):
-    if lane <= place and place < n + lane:
+    if lane <= place < n + lane:
         array[start + (place - lane)] = value
 
 
