@@ -8,6 +8,7 @@ import pytest
 
 from tinyvae.bench.verify import call, call_reference
 from tinyvae.clock import CLIP, CONSTANT, COSINE, COUNTERS, CURSOR, NORM, RATES, ROW, SEED, STEP, STEPWISE
+from tinyvae.device import open_device
 from tinyvae.kernels import OPS
 from tinyvae.kernels.op import FLOATS
 from tinyvae.kernels.scratch import SUMMED, norm_sums
@@ -83,8 +84,24 @@ def test_large_counters(step, row):
     same_as_the_reference("philox_bits", clock_at(row, step, seed=2**64 - 1), 2**32 - 1, np.zeros((2, 5), np.uint32))
 
 
-def test_more_draws_than_one_block_of_threads():
-    same_as_the_reference("philox_bits", clock_at(1), 16, np.zeros((3, 345), np.uint32), guards=(64,))
+@DTYPES
+def test_a_chance_equal_to_the_uniform_is_a_zero(dtype):
+    """And one that is larger by the last bit of float64 a one, where a byte is the chance."""
+    counters, x = clock_at(), np.zeros((1, 4), dtype)
+    uniform = call("philox_uniform", [counters, 2, x], "cuda")["out"]
+    assert not call("philox_bernoulli", [uniform, counters, 2, x], "cuda")["out"].any()
+    images, order = np.ones((1, 4), np.uint8), np.zeros(1, np.int64)
+    for i, u in enumerate(uniform[0].astype(np.float64)):
+        for scale, coin in ((u, 0), (np.nextafter(u, 1), 1)):
+            assert call("gather_binary", [images, order, counters, scale, 2, 1, x], "cuda")["x"][0, i] == coin
+
+
+def test_a_last_block_for_the_tail():
+    """As many numbers as a block of threads writes, but from a later lane on: a second block writes the rest."""
+    same_as_the_reference("philox_bits", clock_at(3), 16, np.zeros((512, 1), np.uint32), guards=(64,))
+    images, order, scale = batch(511, np.uint8)
+    x = np.zeros((1, 511), np.float32)
+    same_as_the_reference("gather_binary", images, order, clock_at(1), scale, 2, 1, x, guards=(64,))
 
 
 # ------------------------------------------------------------------------------------------------ batches
@@ -141,6 +158,16 @@ def test_the_norm_of_several_sums(n, dtype):
     assert norm_sums(n) == (3 if n > SUMMED else 1)
     grads = np.random.default_rng(n).standard_normal(n).astype(dtype)
     same_as_the_reference("grad_norm", grads, 0.5, scratch(n, dtype), np.zeros(8), rtol=1e-14)
+
+
+def test_the_norm_of_more_sums_than_threads():
+    from tinyvae.kernels.cuda.compile import launch
+    from tinyvae.kernels.cuda.optimise import THREADS, norm_kernel
+
+    device, sums = open_device("cuda"), np.arange(2.0 * THREADS + 5)
+    rates = device.put(np.zeros(8))
+    launch(norm_kernel, 1, THREADS, device.put(sums), sums.size, 0.0, rates)
+    assert device.get(rates)[NORM] == pytest.approx(np.sqrt(sums.sum()), rel=1e-15)
 
 
 def norm_of(grads, max_norm):
