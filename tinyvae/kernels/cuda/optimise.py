@@ -35,9 +35,9 @@ from ...clock import (
     STEPWISE,
     TOTAL,
 )
-from ...device import cuda
+from ...device import address, cuda
 from ..scratch import norm_sums
-from .compile import address, aligned, blocks_for, device_function, kernel, launch
+from .compile import aligned, blocks_for, device_function, kernel, launch
 from .intrinsics import cos_pi, load4, store4
 from .reduce import block_sum
 
