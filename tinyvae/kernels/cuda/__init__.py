@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 _FILES = {
-    "elementwise": ("activate",),
+    "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
 }
 
 COLUMN: dict[str, Callable[..., None]] = {
