@@ -8,6 +8,8 @@ from importlib import import_module
 
 _FILES = {
     "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
+    "latent": ("latent", "latent_grad", "objective"),
+    "likelihood": ("bernoulli_nll", "gaussian_nll"),
 }
 
 COLUMN: dict[str, Callable[..., None]] = {

@@ -77,66 +77,71 @@ def derivative(y, act):
 
 
 @device_function
-def swish(x):
-    """x · sigmoid(x), that is SiLU."""
+def silu_of(x):
     return x * sigmoid(x)
 
 
 @device_function
-def swish_derivative(x):
-    one, s = type(x)(1), sigmoid(x)
-    return s * (one + x * (one - s))
+def silu_derivative(x):
+    """s (1 + x (1 − s)); of s and 1 − s neither is taken from the other, which would cancel."""
+    zero, one = type(x)(0), type(x)(1)
+    e = math.exp(-abs(x))
+    large = reciprocal(one + e)
+    small = e * large
+    s, rest = (large, small) if x >= zero else (small, large)
+    return s * (one + x * rest)
 
 
 # ---------------------------------------------------------------------------------------------- flat arrays
 
+SILU = -1  # beside the activations: its derivative is taken at x
 
-def mapped(function):
-    """A kernel y = function(x)."""
+
+@device_function
+def mapped(x, act):
+    return silu_of(x) if act == SILU else activated(x, act)
+
+
+@device_function
+def slope(x, act):
+    return silu_derivative(x) if act == SILU else derivative(x, act)
+
+
+@cache
+def map_kernel(act):
+    """y = act(x). A kernel for each activation: a constant costs no branch for every number."""
 
     @kernel(expect=WIDE)
-    def map_kernel(x, quads, n, y):
+    def mapping(x, quads, n, y):
         i = np.uint32(cuda.grid(1))
         if i < quads:
             q = np.uint32(4 * i)
             a, b, c, d = load4(x, q)
-            store4(y, q, function(a), function(b), function(c), function(d))
+            store4(y, q, mapped(a, act), mapped(b, act), mapped(c, act), mapped(d, act))
         j = np.uint32(4 * quads + i)  # what is left over, or all where the arrays are not aligned
         if j < n:
-            y[j] = function(x[j])
+            y[j] = mapped(x[j], act)
 
-    return map_kernel
+    return mapping
 
 
-def scaled(function):
-    """A kernel grad ← grad · function(x)."""
+@cache
+def slope_kernel(act):
+    """grad ← grad · act'."""
 
     @kernel(expect=WIDE)
-    def scale_kernel(x, quads, n, grad):
+    def sloping(x, quads, n, grad):
         i = np.uint32(cuda.grid(1))
         if i < quads:
             q = np.uint32(4 * i)
             a, b, c, d = load4(x, q)
             e, f, g, h = load4(grad, q)
-            store4(grad, q, e * function(a), f * function(b), g * function(c), h * function(d))
+            store4(grad, q, e * slope(a, act), f * slope(b, act), g * slope(c, act), h * slope(d, act))
         j = np.uint32(4 * quads + i)
         if j < n:
-            grad[j] *= function(x[j])
+            grad[j] *= slope(x[j], act)
 
-    return scale_kernel
-
-
-@cache
-def activate_kernel(act):
-    return mapped(device_function(lambda x: activated(x, act)))
-
-
-@cache
-def act_grad_kernel(act):
-    return scaled(device_function(lambda y: derivative(y, act)))
-
-
-silu_kernel, silu_grad_kernel = mapped(swish), scaled(swish_derivative)
+    return sloping
 
 
 def _launch(kernel, x, y):
@@ -147,23 +152,23 @@ def _launch(kernel, x, y):
 
 def activate(x, act, y):
     """reference.activate."""
-    _launch(activate_kernel(act), x, y)
+    _launch(map_kernel(act), x, y)
 
 
 def act_grad(y, act, grad):
     """reference.act_grad."""
     if act != IDENTITY:
-        _launch(act_grad_kernel(act), y, grad)
+        _launch(slope_kernel(act), y, grad)
 
 
 def silu(x, y):
     """reference.silu."""
-    _launch(silu_kernel, x, y)
+    _launch(map_kernel(SILU), x, y)
 
 
 def silu_grad(x, grad):
     """reference.silu_grad."""
-    _launch(silu_grad_kernel, x, grad)
+    _launch(slope_kernel(SILU), x, grad)
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -175,8 +180,8 @@ def scale_rows_kernel(row_weight, P, wide, n, grad):
     if wide:  # P is a multiple of 4: four neighbours are of one row
         q = np.uint32(4 * i)
         if q < n:
-            weight = row_weight[q // P]
             a, b, c, d = load4(grad, q)
+            weight = row_weight[q // P]
             store4(grad, q, weight * a, weight * b, weight * c, weight * d)
     elif i < n:
         grad[i] *= row_weight[i // P]

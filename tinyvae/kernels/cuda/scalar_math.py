@@ -1,4 +1,4 @@
-"""Functions of one number that the kernels bound by memory cannot afford in full generality: shorter where x is confined.
+"""Functions of one number, cheaper than the library's because x is confined.
 It knows numbers. In the simulator they are the exact functions in plain Python.
 
 Why: at 4 TB/s an H200 has some 50 instructions for each float32 that is read and written. The library's log1p takes 30,
