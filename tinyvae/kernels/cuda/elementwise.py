@@ -108,11 +108,11 @@ def slope(x, act):
 
 
 @cache
-def map_kernel(act):
+def mapping(act):
     """y = act(x). A kernel for each activation: a constant costs no branch for every number."""
 
     @kernel(expect=WIDE)
-    def mapping(x, quads, n, y):
+    def map_kernel(x, quads, n, y):
         i = np.uint32(cuda.grid(1))
         if i < quads:
             q = np.uint32(4 * i)
@@ -122,15 +122,15 @@ def map_kernel(act):
         if j < n:
             y[j] = mapped(x[j], act)
 
-    return mapping
+    return map_kernel
 
 
 @cache
-def slope_kernel(act):
+def sloping(act):
     """grad ← grad · act'."""
 
     @kernel(expect=WIDE)
-    def sloping(x, quads, n, grad):
+    def slope_kernel(x, quads, n, grad):
         i = np.uint32(cuda.grid(1))
         if i < quads:
             q = np.uint32(4 * i)
@@ -141,7 +141,7 @@ def slope_kernel(act):
         if j < n:
             grad[j] *= slope(x[j], act)
 
-    return sloping
+    return slope_kernel
 
 
 def _launch(kernel, x, y):
@@ -152,23 +152,23 @@ def _launch(kernel, x, y):
 
 def activate(x, act, y):
     """reference.activate."""
-    _launch(map_kernel(act), x, y)
+    _launch(mapping(act), x, y)
 
 
 def act_grad(y, act, grad):
     """reference.act_grad."""
     if act != IDENTITY:
-        _launch(slope_kernel(act), y, grad)
+        _launch(sloping(act), y, grad)
 
 
 def silu(x, y):
     """reference.silu."""
-    _launch(map_kernel(SILU), x, y)
+    _launch(mapping(SILU), x, y)
 
 
 def silu_grad(x, grad):
     """reference.silu_grad."""
-    _launch(slope_kernel(SILU), x, grad)
+    _launch(sloping(SILU), x, grad)
 
 
 # ---------------------------------------------------------------------------------------------- rows

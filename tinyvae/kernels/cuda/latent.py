@@ -117,7 +117,7 @@ def latent_grad(h, eps, grad_z, kl_weight, grad_h):
 def objective_kernel(nll, kl, kl_weight, R, B, L, sums, metrics):
     room = cuda.shared.array(BLOCK, np.float64)
     thread, threads = np.uint32(cuda.threadIdx.x), np.uint32(cuda.blockDim.x)
-    recon, weighted, plain = 0.0, 0.0, 0.0
+    recon = weighted = plain = np.float64(0)  # a Python float would be drawn to float32 in the simulator
     i = thread
     while i < R:
         recon += nll[i]

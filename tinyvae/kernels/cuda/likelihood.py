@@ -61,7 +61,7 @@ def write4(array, i, wide, a, b, c, d):
 
 
 @cache
-def rows_kernel(kind):
+def rows(kind):
     """nll = weight · Σ value + constant, grad = row_scale · slope · derivative, of what `pixel` gives."""
 
     @kernel(expect=WIDE)
@@ -119,10 +119,10 @@ def _launch(kernel, y, x, row_scale, weight, constant, slope, nll, grad):
 
 def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
     """reference.bernoulli_nll."""
-    _launch(rows_kernel(BERNOULLI), logits, x, row_scale, 1, 0, 1, nll, grad_logits)
+    _launch(rows(BERNOULLI), logits, x, row_scale, 1, 0, 1, nll, grad_logits)
 
 
 def gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean):
     """reference.gaussian_nll."""
     constant = mean.shape[1] * (math.log(sigma) + 0.5 * LOG_2PI)
-    _launch(rows_kernel(GAUSSIAN), mean, x, row_scale, 0.5 / sigma**2, constant, 1 / sigma**2, nll, grad_mean)
+    _launch(rows(GAUSSIAN), mean, x, row_scale, 0.5 / sigma**2, constant, 1 / sigma**2, nll, grad_mean)
