@@ -16,7 +16,10 @@ from pathlib import Path
 
 # part → where it may be under a root, and where Numba looks for it under CUDA_HOME ("" where it does not)
 PARTS = {
-    "libnvvm": (("nvvm/lib64/libnvvm.so*", "lib/libnvvm.so*", "lib64/libnvvm.so*"), "nvvm/lib64/libnvvm.so"),
+    "libnvvm": (
+        ("nvvm/lib64/libnvvm.so*", "lib/libnvvm.so*", "lib64/libnvvm.so*", "libnvvm.so*"),
+        "nvvm/lib64/libnvvm.so",
+    ),
     "libdevice": (
         ("nvvm/libdevice/libdevice*.bc", "libdevice/libdevice*.bc", "lib/libdevice*.bc"),
         "nvvm/libdevice/libdevice.10.bc",
@@ -27,14 +30,19 @@ PARTS = {
     "nvdisasm": (("bin/nvdisasm",), ""),
     "cuobjdump": (("bin/cuobjdump",), ""),
 }
-DEBIAN = ("/usr/lib/nvidia-cuda-toolkit", "/usr/lib/x86_64-linux-gnu", "/usr")
+INSTALLED = (
+    "/usr/local/cuda",
+    "/usr/lib/nvidia-cuda-toolkit",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr",
+)  # the rest Debian's
 WHEELS = ("nvidia/cu[0-9]*", "nvidia/cuda_nvcc", "nvidia/cuda_runtime", "triton/backends/nvidia")
 
 
 def roots() -> Iterator[Path]:
     """Folders that may hold a toolkit, the likeliest first: installed ones, then Python packages."""
     named = (os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
-    for folder in (*named, "/usr/local/cuda", *DEBIAN):
+    for folder in (*named, *INSTALLED):
         if folder:
             yield Path(folder)
     for entry in filter(None, sys.path):
