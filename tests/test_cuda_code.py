@@ -108,6 +108,7 @@ def test_planted_faults_are_found(tools):
     found, code = judged(table_of_its_own, tools)
     assert found[0] == "256 bytes of stack"
     assert any(fault.startswith("uses local memory (LDL") for fault in found)
+    assert judged(table_of_its_own, tools, cc=(8, 0))[0][0] == "256 bytes of stack"
     found, code = judged(crowded, tools)
     assert code["registers"] <= 24
     assert found[0] == f"{code['spilled']} bytes spilled"
@@ -210,6 +211,17 @@ def test_both_kernels_of_an_op_that_asks_for_addresses_are_met(monkeypatch):
     monkeypatch.setitem(COLUMN, "activate", op)
     found = cuda_code.launches.__wrapped__()
     assert {one.kernel.name for one in found if "activate" in one.ops} == {"wide", "narrow"}
+
+
+def test_a_kernel_is_named_with_what_it_was_made_from():
+    def product(tile, function):
+        return Launched(Kernel(lambda x: function(x) + tile), ())
+
+    act = 2
+    inner = cuda.jit(device=True)(lambda x: x + act)
+    assert product(128, inner).name == "<lambda>(act=2, tile=128)"
+    assert product(128, cuda.jit(device=True)(half_in_doubles)).name == "<lambda>(half_in_doubles, tile=128)"
+    assert Launched(Kernel(half_in_doubles), ()).name == "half_in_doubles"
 
 
 def results(rows):

@@ -28,7 +28,6 @@ PARTS = {
     "cudadevrt": (("lib64/libcudadevrt.a", "lib/libcudadevrt.a"), "lib64/libcudadevrt.a"),
     "ptxas": (("bin/ptxas",), ""),
     "nvdisasm": (("bin/nvdisasm",), ""),
-    "cuobjdump": (("bin/cuobjdump",), ""),
 }
 INSTALLED = (
     "/usr/local/cuda",

@@ -74,6 +74,25 @@ class Launched:
         kinds = {str(t.dtype) for t in self.types if isinstance(t, types.Array)}
         return next((kind for kind in ("float32", "float64") if kind in kinds), "–")
 
+    @property
+    def name(self) -> str:
+        """The kernel's name, and what the function that made it was given."""
+        given = ", ".join(constants(self.kernel.function))
+        return f"{self.kernel.name}({given})" if given else self.kernel.name
+
+
+def constants(function: Any) -> Iterator[str]:
+    """What a function has from the functions around it, as far as that is numbers and names."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = cell.cell_contents
+        inner = getattr(value, "py_func", None)
+        if inner is None:
+            yield f"{name}={getattr(value, '__name__', value)}"
+        elif inner.__closure__:
+            yield from constants(inner)
+        else:
+            yield inner.__name__
+
 
 def ghosts(name: str, lengths: Mapping[str, Any], dtype: Any) -> Iterator[list[Any]]:
     """Arguments of an op: arrays on 16 bytes, arrays beside them, and images that are floats."""
@@ -141,18 +160,16 @@ def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[s
         source.write_text(ptx)
         cap = [f"--maxrregcount={one.kernel.max_registers}"] if one.kernel.max_registers else []
         said = command([tools["ptxas"], "-v", f"-arch=sm_{cc[0]}{cc[1]}", *cap, source, "-o", cubin]).stderr
-        if "nvdisasm" in tools:
-            listing = command([tools["nvdisasm"], "-c", cubin]).stdout
-        elif "cuobjdump" in tools:
-            listing = command([tools["cuobjdump"], "-sass", cubin]).stdout
+        if cc == CAPABILITIES[0] and "nvdisasm" in tools:  # a quarter of a second each: once is enough
+            found = instructions(command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout)
         else:
-            listing = None
+            found = ptx_instructions(ptx)
     return {
         "registers": max(numbers(r"Used (\d+) registers", said)),
         "stack": max(numbers(r"(\d+) bytes stack", said)),
         "spilled": sum(numbers(r"(\d+) bytes spill", said)),
         "shared": max(numbers(r"(\d+) bytes smem", said)),
-        "instructions": instructions(listing) if listing is not None else ptx_instructions(ptx),
+        "instructions": found,
     }
 
 
@@ -176,7 +193,7 @@ def instructions(listing: str) -> dict[str, int]:
 
 
 def ptx_instructions(ptx: str) -> dict[str, int]:
-    """The same from PTX, where there is no disassembler: only what is asked for below, by the machine's names."""
+    """The same from PTX: only what is asked for below, by the machine's names."""
     found = re.findall(r"^\s*(?:@!?%\w+\s+)?([a-z]\w*(?:[.:]+\w+)+)\s", ptx, re.MULTILINE)
     return dict(sorted(Counter(filter(None, map(machine_name, found))).items()))
 

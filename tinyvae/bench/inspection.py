@@ -61,15 +61,12 @@ def inspect(tools: Mapping[str, Path], say: Say) -> Results:
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         for i, made in enumerate(pool.map(partial(inspect_one, tools), range(len(found)))):
             rows += made
-            for row in made:
-                for fault in row["faults"]:
-                    say(f"{heading(row)}: {fault}")
             if (i + 1) % 20 == 0:
                 say(f"{i + 1} of {len(found)} kernels compiled")
     rows.sort(key=lambda row: (row["kernel"], row["for"], row["arguments"], -float(row["capability"])))
     return {
         "versions": versions(tools), "rows": rows, "never launched": cuda_code.never_launched(found),
-        "instructions from": next((part for part in ("nvdisasm", "cuobjdump") if part in tools), "PTX"),
+        "instructions from": "nvdisasm" if "nvdisasm" in tools else "PTX",
     }  # fmt: skip
 
 
@@ -80,7 +77,7 @@ def inspect_one(tools: Mapping[str, Path], index: int) -> list[Row]:
     one, rows = cuda_code.launches()[index], []
     for cc in cuda_code.CAPABILITIES:
         row: Row = {
-            "kernel": one.kernel.name, "for": one.dtype, "capability": f"{cc[0]}.{cc[1]}", "ops": one.ops,
+            "kernel": one.name, "for": one.dtype, "capability": f"{cc[0]}.{cc[1]}", "ops": one.ops,
             "arguments": ", ".join(map(str, one.types)), "threads": one.threads,
         }  # fmt: skip
         try:
@@ -138,7 +135,7 @@ def cells(rows: Sequence[Row]) -> list[str]:
     first = rows[0]
     some = ", ".join(f"{count} {name}" for name, count in notable(first.get("instructions", {})).items())
     figures = [each(lambda row, key=key: row[key]) for key in ("registers", "stack", "spilled", "shared")]  # type: ignore[misc]
-    count = each(lambda row: sum(row["instructions"].values()))
+    count = str(sum(first.get("instructions", {}).values()) or "–")
     return [first["kernel"], first["for"], str(first["threads"]), *figures, count, some, ", ".join(first["ops"])]
 
 
@@ -176,8 +173,8 @@ def markdown(results: Results) -> str:
     head, *lines = [f"| {' | '.join(line)} |" for line in table(results)]
     about = (
         "Every kernel of the CUDA column as `tinyvae bench --cuda-code` compiles it, without a GPU. Two figures where "
-        "those for 9.0 and 8.0 differ. Stack, spilled and shared in bytes; which instructions, by "
-        f"{results['instructions from']}, for 9.0."
+        "those for 9.0 and 8.0 differ. Stack, spilled and shared in bytes; instructions for 9.0, by "
+        f"{results['instructions from']}."
     )
     return "\n".join(["# Machine code of the CUDA kernels", "", about, "", *summary(results), "", head,
                       "|---" * len(HEADS) + "|", *lines, ""])  # fmt: skip
