@@ -70,7 +70,7 @@ def _op_check(name: str, device: str, kind: Any) -> Callable[[], None]:
 
 def _case_check(case: cases.Case, device: str, dtype: str) -> Callable[[], None]:
     def check() -> None:
-        job = ours.op_job(case, dtype, device) if case.op else ours.model_step(case.model, dtype, device)
+        job = ours.op_job(case, dtype, device) if case.op else ours.model_step(case, dtype, device)
         job.run()
         case.check(job.result(), np.dtype(dtype).type)
 
