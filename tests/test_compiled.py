@@ -12,6 +12,7 @@ import pytest
 
 from tinyvae import kernels
 from tinyvae.kernels import RELU
+from tinyvae.kernels.cache import cache_folder
 from tinyvae.kernels.cpu import compile as compiled
 from tinyvae.kernels.cpu.tile import MACHINES
 
@@ -88,13 +89,13 @@ def test_the_fingerprint_changes_with_what_the_code_depends_on(monkeypatch):
 def test_a_cache_that_cannot_be_written_is_no_cache(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TINYVAE_CACHE", str(tmp_path / "file" / "inside"))
-    assert compiled.cache_folder() is None
+    assert cache_folder("0123") is None
     monkeypatch.setenv("TINYVAE_CACHE", "")
-    assert compiled.cache_folder() is None
+    assert cache_folder("0123") is None
     monkeypatch.setenv("TINYVAE_CACHE", str(tmp_path / "new"))
-    folder = compiled.cache_folder()
-    assert folder is not None
-    assert folder.parent == tmp_path / "new"
+    folder = cache_folder("0123")
+    assert folder == tmp_path / "new" / "kernels-0123"
+    assert folder.is_dir()
 
 
 PRODUCT = """

@@ -12,12 +12,11 @@ import pytest
 if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
-from tinyvae import cuda_toolkit
 from tinyvae.bench import cuda_code, inspection
 from tinyvae.bench.cuda_code import Ghost, Launched
 from tinyvae.cli import main as command
-from tinyvae.device import cuda
-from tinyvae.kernels.cuda import COLUMN, compile
+from tinyvae.device import cuda, toolkit
+from tinyvae.kernels.cuda import COLUMN, TF32_COLUMN, compile
 from tinyvae.kernels.cuda.compile import Kernel, kernel, launch
 from tinyvae.kernels.cuda.intrinsics import load4, store4
 
@@ -80,7 +79,7 @@ def tools(tmp_path_factory):
     """The assembler and its companions, with CUDA_HOME where Numba finds the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_HOME", os.environ.get("CUDA_HOME", ""))  # put back afterwards
-        found = cuda_toolkit.gather(tmp_path_factory.mktemp("cuda"))
+        found = toolkit.gather(tmp_path_factory.mktemp("cuda"))
         if reason := inspection.why_not(found):
             pytest.skip(f"kernels cannot be compiled here: {reason}")
         yield found
@@ -208,7 +207,8 @@ def test_both_kernels_of_an_op_that_asks_for_addresses_are_met(monkeypatch):
     def op(x, act, y):
         launch(wide if compile.aligned(x, y) else narrow, 1, 32, x, y)
 
-    monkeypatch.setitem(COLUMN, "activate", op)
+    for column in (COLUMN, TF32_COLUMN):
+        monkeypatch.setitem(column, "activate", op)
     found = cuda_code.launches.__wrapped__()
     assert {one.kernel.name for one in found if "activate" in one.ops} == {"wide", "narrow"}
 
@@ -247,7 +247,7 @@ def test_the_table(tmp_path, monkeypatch):
     assert inspection.text(made).splitlines()[-2:] == ["tile, float32, 8.0: 8 bytes spilled", last]
     assert json.loads(inspection.as_json(made)) == made
     everything = dict.fromkeys(inspection.NEEDED, Path("here"))
-    monkeypatch.setattr(cuda_toolkit, "gather", lambda folder: everything)
+    monkeypatch.setattr(toolkit, "gather", lambda folder: everything)
     monkeypatch.setattr(inspection, "inspect", lambda tools, say: made)
     said, ok = inspection.run(tmp_path / "code.json", print)
     assert not ok
@@ -260,7 +260,7 @@ def test_the_table(tmp_path, monkeypatch):
 
 
 def test_without_a_toolkit_it_says_so_and_does_not_fail(monkeypatch, capsys):
-    monkeypatch.setattr(cuda_toolkit, "find", dict)
+    monkeypatch.setattr(toolkit, "find", dict)
     monkeypatch.setenv("CUDA_HOME", "")
     assert command(["bench", "--cuda-code"]) == 0
     assert capsys.readouterr().out.startswith("CUDA code: not run, libnvvm, libdevice, ptxas not found: pip install")
@@ -272,13 +272,13 @@ def test_the_toolkit_is_found_in_packages_and_linked(tmp_path, monkeypatch):
     for name in files:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(name)
-    monkeypatch.setattr(cuda_toolkit, "INSTALLED", ())
-    monkeypatch.setattr(cuda_toolkit, "sys", SimpleNamespace(path=["", str(tmp_path / "site")]))
+    monkeypatch.setattr(toolkit, "INSTALLED", ())
+    monkeypatch.setattr(toolkit, "sys", SimpleNamespace(path=["", str(tmp_path / "site")]))
     monkeypatch.setenv("CUDA_HOME", "")  # set and empty, it must not be looked into
     monkeypatch.delenv("CUDA_PATH", raising=False)
     home = tmp_path / "home"
     for _ in range(2):  # twice: links that stand are replaced
-        found = cuda_toolkit.gather(home)
+        found = toolkit.gather(home)
     assert found == {part: package / name for name, part in files.items()}
     assert (home / "nvvm/lib64/libnvvm.so").read_text() == "lib/libnvvm.so.4"
     assert (home / "nvvm/libdevice/libdevice.10.bc").exists()

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import zoo
 from .clock import SEED
-from .config import DEFAULT_DEVICE, ModelConfig
+from .config import DEFAULT_DEVICE, ModelConfig, require_precision
 from .device import open_device
 from .errors import CheckpointError, ConfigError, DeviceError, KernelError
 from .models import Model
@@ -65,17 +65,20 @@ def save(model: Model, path: PathLike, step: Step | None = None, extra: Mapping[
         _write_atomically(Path(path), _serialise(metadata, arrays))
 
 
-def load(path: PathLike, device: str = DEFAULT_DEVICE, into: Model | None = None) -> Model:
+def load(path: PathLike, device: str = DEFAULT_DEVICE, into: Model | None = None, precision: str = "fp32") -> Model:
     """The model that `path` holds: rebuilt from its configuration, or loaded `into` one built like the saved one.
 
     Strict: a CheckpointError unless every tensor is there in its shape and dtype, none is left over and the checksum
-    holds; `into` is untouched then. Optimisers' moments in the file are checked and left aside.
+    holds; `into` is untouched then. Optimisers' moments in the file are checked and left aside. device, precision:
+    of the model that is built; the file knows neither.
     """
     if into is None:
         open_device(device)  # a missing device is no fault of the file
     path = Path(path)
     metadata, arrays = _read(path)
-    model = _build(path, metadata, arrays, device) if into is None else into
+    if into is None:
+        require_precision(precision, device, metadata["dtype"])
+    model = _build(path, metadata, arrays, device, precision) if into is None else into
     _require_fit(path, metadata, arrays, model)
     _apply(model, _buffers(model), arrays)
     return model
@@ -347,7 +350,9 @@ def _require_format(path: Path, metadata: dict[str, str]) -> None:
             raise CheckpointError(f"{path} is damaged: {key!r} in its header is missing or not readable; {DAMAGED}")
 
 
-def _build(path: Path, metadata: dict[str, str], arrays: Mapping[str, np.ndarray], device: str) -> Model:
+def _build(
+    path: Path, metadata: dict[str, str], arrays: Mapping[str, np.ndarray], device: str, precision: str
+) -> Model:
     """The model that the file's configuration describes, with new weights."""
     plain = json.loads(metadata["config"])
     if plain is None:
@@ -358,7 +363,7 @@ def _build(path: Path, metadata: dict[str, str], arrays: Mapping[str, np.ndarray
     try:
         config = ModelConfig(**plain)
         _require_plausible(config, sum(array.size for array in arrays.values()))
-        return zoo.from_config(config, device)
+        return zoo.from_config(config, device, precision)
     except (DeviceError, KernelError):
         raise  # no fault of the file
     except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:

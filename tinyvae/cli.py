@@ -69,9 +69,10 @@ def build_parser() -> Parser:
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
+        command.add_argument("--device", metavar="NAME", help="numba, numpy or cuda (default: as trained)")
         add(command)
     check = commands.add_parser("gradcheck", help="check every op, layer and model against numerical gradients")
-    check.add_argument("--device", default="numpy", help="numpy (default) or numba")
+    check.add_argument("--device", default="numpy", help="numpy (default), numba or cuda")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     add_bench(commands)
     commands.add_parser("info", help="versions, devices, threads, data found")
@@ -105,7 +106,8 @@ def add_train(commands: Any) -> None:
     option("--clip", type=number, metavar="X", help="largest norm of the gradient, 0 for any (default 0)")
     option("--validation", type=integer, metavar="N", help="training images held out for validation (default 0)")
     option("--early-stop", type=integer, metavar="N", help="stop after N epochs without a better validation loss")
-    option("--device", metavar="NAME", help="numba, compiled on first use, or numpy (default numba)")
+    option("--device", metavar="NAME", help="numba, compiled on first use, numpy, or cuda, a GPU (default numba)")
+    option("--precision", metavar="NAME", help="fp32 or, on cuda, tf32: products on tensor cores (default fp32)")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
     option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
     option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")
@@ -154,7 +156,7 @@ def add_bench(commands: Any) -> None:
     option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")
     option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
-    option("--device", default=None, metavar="NAME", help="with --verify-only: numpy or numba (default numba)")
+    option("--device", default=None, metavar="NAME", help="with --verify-only: numpy, numba or cuda (default numba)")
     option("--cuda-code", action="store_true", help="compile every CUDA kernel and look at the code; needs no GPU")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
     option("--json", metavar="FILE", help="write all figures to this file")
@@ -202,7 +204,7 @@ def evaluate(options: dict[str, Any]) -> None:
     from .evaluate import full_report
     from .run import open_run
 
-    run = open_run(Path(options["run"]))
+    run = open_run(Path(options["run"]), options["device"])
     report = full_report(run.model, run.data, options["samples"], options["images"], run.config.train.binarize, say)
     print(json.dumps(report, indent=2))
 
@@ -215,7 +217,8 @@ def picture(command: str) -> Callable[[dict[str, Any]], None]:
 
         from .run import draw
 
-        for path in draw(command, Path(options["run"]), options["out"], options.get("count"), options.get("seed")):
+        count, seed = options.get("count"), options.get("seed")
+        for path in draw(command, Path(options["run"]), options["out"], count, seed, options["device"]):
             print(path)
 
     return call

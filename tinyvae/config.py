@@ -12,6 +12,7 @@ from .errors import ConfigError
 DEFAULT_DEVICE = "numba"  # numpy is the meaning of every op, numba the same ops compiled
 BINARIZE = ("none", "static", "dynamic")
 DTYPES = ("float32", "float64")
+PRECISIONS = ("fp32", "tf32")  # of products on a GPU
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULE_NAMES = ("constant", "step", "cosine")
 # read once by NumPy's BLAS, whichever it is, when NumPy is imported
@@ -48,6 +49,16 @@ def require_seed(value: Any) -> None:
     require_int("seed", value, 0)
     if value >= 2**64:
         raise ConfigError(f"seed={value} must be below 2**64")
+
+
+def require_precision(precision: Any, device: str, dtype: str = "float32") -> None:
+    """A ConfigError unless this device has products of this precision for this dtype."""
+    require_choice("precision", precision, PRECISIONS)
+    if precision == "tf32" and (device != "cuda" or dtype != "float32"):
+        raise ConfigError(
+            f"precision='tf32' is for device='cuda' with dtype='float32', got device={device!r}, dtype={dtype!r}; "
+            "leave precision out, or change these"
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,8 @@ class TrainConfig:
 class RunConfig:
     """A whole run, as `config.json` in its directory holds it.
 
-    image_size: (H, W) to which a folder of pictures is resized, None to leave them as they are.
+    image_size: (H, W) to which a folder of pictures is resized, None to leave them as they are. device and precision:
+    where and how it is computed; neither is part of the model.
     """
 
     data: str = "mnist"
@@ -180,6 +192,10 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     device: str = DEFAULT_DEVICE
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        require_precision(self.precision, self.device, self.model.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; `from_json` reads it back."""
@@ -190,7 +206,8 @@ class RunConfig:
         """The run that `to_json` described; a ConfigError where it is not one."""
         try:
             model, train = ModelConfig(**plain["model"]), TrainConfig(**plain["train"])
-            size = plain["image_size"]
-            return RunConfig(str(plain["data"]), size and (size[0], size[1]), model, train, str(plain["device"]))
+            size, device = plain["image_size"], str(plain["device"])
+            precision = str(plain.get("precision", "fp32"))  # older runs do not name it
+            return RunConfig(str(plain["data"]), size and (size[0], size[1]), model, train, device, precision)
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ConfigError(f"config.json does not describe a run of this version of tinyvae: {error}") from None

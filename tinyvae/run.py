@@ -15,8 +15,8 @@ from typing import Any
 from . import __version__, checkpoint, datasets, plots, zoo
 from .config import THREAD_VARIABLES, ModelConfig, RunConfig, TrainConfig
 from .datasets import Dataset
-from .device import DEVICES
-from .errors import CheckpointError, ConfigError
+from .device import DEVICES, open_device
+from .errors import CheckpointError, ConfigError, DeviceError
 from .evaluate import fit_prior
 from .models import VAE, Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
@@ -24,6 +24,7 @@ from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 CONFIG = "config.json"
 MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape"}
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
+RUN_OPTIONS = ("data", "image_size", "device", "precision")
 # what a resumed run may change without becoming another run
 FREE = {"epochs", "save_every", "check_finite", "early_stop"}
 
@@ -48,15 +49,13 @@ def configure(given: Mapping[str, Any]) -> RunConfig:
     """The configuration of a new run from the options that were given; image_shape is set once the data is there."""
     model = ModelConfig(**{k: v for k, v in given.items() if k in MODEL_OPTIONS})
     train = TrainConfig(**{k: v for k, v in given.items() if k in TRAIN_OPTIONS})
-    rest = {k: given[k] for k in ("data", "image_size", "device") if k in given}
+    rest = {k: given[k] for k in RUN_OPTIONS if k in given}
     return RunConfig(model=model, train=train, **rest)
 
 
 def reconfigure(stored: RunConfig, given: Mapping[str, Any], out: Path) -> RunConfig:
     """A stored configuration with the options that a resumed run may change; a ConfigError for any other change."""
-    flat = (
-        asdict(stored.model) | asdict(stored.train) | {k: getattr(stored, k) for k in ("data", "image_size", "device")}
-    )
+    flat = asdict(stored.model) | asdict(stored.train) | {k: getattr(stored, k) for k in RUN_OPTIONS}
     for name, value in given.items():
         before = tuple(flat[name]) if isinstance(flat[name], list) else flat[name]
         if name not in FREE and value != before:
@@ -103,11 +102,12 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
             raise ConfigError(f"--out {out} holds a run already; add --resume to go on, or name another folder")
     data = datasets.load(config.data, image_size=config.image_size)
     config = replace(config, model=replace(config.model, image_shape=data.image_shape))
-    model = zoo.from_config(config.model, config.device)
+    model = zoo.from_config(config.model, config.device, config.precision)
     out = out or default_folder(config)
     make_folder(out)
     count = f"{len(data.train_images):,} training and {len(data.test_images):,} test images"
-    say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {config.device}")
+    where = config.device if config.precision == "fp32" else f"{config.device} ({config.precision})"
+    say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {where}")
     if data.note and config.data not in ("mnist", "fashion-mnist"):
         say(f"{config.data}: {data.note}")
     trainer = Trainer(model, data, config.train, out, resume, progress=True)
@@ -121,7 +121,9 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
 def open_run(path: Path, device: str | None = None) -> Run:
     """The run in `path`: model loaded, data found, log read. Nothing in the folder is changed."""
     config = read_config(path)
-    model = checkpoint.load(path / CHECKPOINT, device=device or config.device)
+    if device not in (None, config.device):
+        config = replace(config, device=device, precision="fp32")
+    model = checkpoint.load(path / CHECKPOINT, config.device, precision=config.precision)
     data = datasets.load(config.data, image_size=config.image_size)
     if data.image_shape != model.image_shape:
         raise ConfigError(
@@ -150,9 +152,11 @@ def draw_pictures(run: Run) -> list[Path]:
     return made
 
 
-def draw(command: str, path: Path, out: str | None, count: int | None, seed: int | None) -> list[Path]:
+def draw(
+    command: str, path: Path, out: str | None, count: int | None, seed: int | None, device: str | None = None
+) -> list[Path]:
     """What the picture commands do: one run, one kind of picture, where to put it."""
-    run = open_run(path)
+    run = open_run(path, device)
     model, test = run.model, run.data.test_images
     if command == "latent":
         folder = path if out is None else Path(out)
@@ -191,23 +195,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def kernel_cache() -> tuple[Path | None, bool]:
-    """Where compiled kernels are kept, and whether they are still to be compiled."""
-    from .kernels.cpu import compile as compiled
+def gpu_lines() -> list[tuple[str, str]]:
+    """What there is of a GPU, and what keeps it from being used."""
+    from .device import SIMULATED
+    from .device.machine import look
+    from .kernels.cuda.compile import CACHE
 
-    return compiled.CACHE, compiled.is_cold()
+    if SIMULATED:
+        return [("cuda", "simulated, as NUMBA_ENABLE_CUDASIM is set")]
+    try:
+        open_device("cuda")
+        state = "ready"
+    except DeviceError as error:
+        state = str(error).replace("device='cuda':", "not usable:")
+    return [("cuda", state), *look().lines(), ("CUDA cache", cache_state(CACHE))]
+
+
+def cache_state(folder: Path | None) -> str:
+    """Where compiled kernels are kept, and whether they are still to be compiled."""
+    from .kernels.cache import is_cold
+
+    return f"{'empty' if is_cold(folder) else 'filled'}: {folder}" if folder else "none: no folder can be written"
 
 
 def describe_machine() -> str:
     """What `tinyvae info` prints: versions, devices, threads, caches, data."""
-    lines = [f"{name:<14}{value}" for name, value in versions().items()]
-    lines.append(f"{'devices':<14}{', '.join(DEVICES)}")
+    from .kernels.cpu.compile import CACHE
+
+    lines = [*versions().items(), ("devices", ", ".join(DEVICES)), *gpu_lines()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limits = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    lines.append(f"{'threads':<14}{cores} cores{''.join(', ' + limit for limit in limits)}")
-    folder, cold = kernel_cache()
-    state = "empty" if cold else "filled"
-    lines.append(f"{'caches':<14}{f'{state}: {folder}' if folder else 'none: no folder can be written'}")
-    for found in datasets.available():
-        lines.append(f"{found.name:<14}{'found: ' if found.found else 'missing: '}{found.where}")
-    return "\n".join(lines)
+    limits = [f", {name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    lines += [("threads", f"{cores} cores{''.join(limits)}"), ("caches", cache_state(CACHE))]
+    lines += [(d.name, f"{'found: ' if d.found else 'missing: '}{d.where}") for d in datasets.available()]
+    return "\n".join(f"{name:<14}{text}" for name, text in lines)

@@ -99,12 +99,17 @@ def build(
     device: str = DEFAULT_DEVICE,
     dtype: str = "float32",
     seed: int = 0,
+    precision: str = "fp32",
 ) -> Model:
-    """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default."""
-    return from_config(ModelConfig(name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed), device)
+    """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default.
+
+    precision: "tf32" for products on a GPU's tensor cores.
+    """
+    config = ModelConfig(name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed)
+    return from_config(config, device, precision)
 
 
-def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE) -> Model:
+def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: str = "fp32") -> Model:
     """The model that a configuration describes."""
     require_choice("model", config.model, tuple(ZOO))
     entry = ZOO[config.model]
@@ -114,5 +119,5 @@ def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE) -> Model:
         entry.encoder(config.image_shape, hidden, n_out),
         entry.decoder(config.image_shape, hidden, config.latent_dim),
         config.latent_dim, config.image_shape, config.likelihood, config.sigma,
-        device, config.dtype, config.seed, config,
+        device, config.dtype, config.seed, config, precision,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from numba import from_dtype, typeof, types
 
 from ..device import cuda
 from ..kernels import OPS
-from ..kernels.cuda import COLUMN, __path__, compile
+from ..kernels.cuda import COLUMN, TF32_COLUMN, __path__, compile
 from ..kernels.op import FLOATS
 from .cases import convs, ops, products
 from .verify import VARIANTS
@@ -125,12 +125,13 @@ def launches() -> list[Launched]:
         if name not in one.ops:
             one.ops.append(name)
 
+    runs = [(op, run, dtype) for op, run in COLUMN.items() for dtype in FLOATS]
+    runs += [(op, run, np.dtype(np.float32)) for op, run in TF32_COLUMN.items() if run is not COLUMN[op]]
     with mock.patch.object(compile, "on_launch", note):
-        for name, lengths in calls():
-            if name in COLUMN:
-                for dtype in FLOATS:
-                    for arguments in ghosts(name, lengths, dtype):
-                        COLUMN[name](*arguments)
+        for name, run, dtype in runs:
+            for lengths in (lengths for op, lengths in calls() if op == name):
+                for arguments in ghosts(name, lengths, dtype):
+                    run(*arguments)
     return list(found.values())
 
 

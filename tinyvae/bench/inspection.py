@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .. import cuda_toolkit
+from ..device import toolkit
 
 NEEDED = ("libnvvm", "libdevice", "ptxas")
 PROCESSES = 2
@@ -40,7 +40,7 @@ def why_not(tools: Mapping[str, Path]) -> str:
 def run(json_file: Path | None, say: Say) -> tuple[str, bool]:
     """Inspects the column, writes figures and table where asked for; what to print, and whether nothing is wrong."""
     with tempfile.TemporaryDirectory(prefix="tinyvae-cuda-") as folder:
-        tools = cuda_toolkit.gather(Path(folder))
+        tools = toolkit.gather(Path(folder))
         reason = why_not(tools)
         if reason:
             return f"CUDA code: not run, {reason}", True

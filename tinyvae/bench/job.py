@@ -62,12 +62,10 @@ def installed(name: str) -> bool:
     return find_spec(Variant.of(name).package) is not None
 
 
-def burst(
-    job: Job,
-    calls: int,
-    wait: Callable[[], None],
-    record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
-) -> Job:
+Call = Callable[[], Any]
+
+
+def burst(job: Job, calls: int, wait: Call, record: Callable[[Call], Call] | None = None) -> Job:
     """`calls` calls at a time, and then a wait for the GPU. record: makes one thing of them that is sooner launched."""
 
     def many() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import datasets, kernels, zoo
 from ..config import TrainConfig
-from ..device import NumpyDevice, cuda_stream, open_device
+from ..device import NumpyDevice, open_device
 from ..kernels import OPS
 from ..step import Feed, Step
 from .cases import Case
@@ -92,6 +92,8 @@ def cuda_job(case: Case, dtype: str, precision: str) -> Job:
 
 def copy_job(device: NumpyDevice) -> Job:
     """A copy from one array of the GPU to another; its result says how many bytes are read and written."""
+    from ..device import cuda_stream
+
     source, target = (device.empty(COPIED, np.uint8) for _ in range(2))
     device.fill(source, 1)
     return Job(

@@ -23,9 +23,8 @@ def torch_job(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     torch.set_grad_enabled(False)
     host = named(case, case.arguments(np.dtype(dtype).type))
     place = "cuda" if variant.cuda else "cpu"
-    made = (
-        _convolution(case, host, variant.channels_last, place) if case.group == "convs" else _product(case, host, place)
-    )
+    convolution = case.group == "convs"
+    made = _convolution(case, host, variant.channels_last, place) if convolution else _product(case, host, place)
     if not variant.cuda:
         return made
     from . import torch_cuda

@@ -75,7 +75,7 @@ class Program:
         return (recon + kl) / x.shape[0]
 
     def step(self, count: int | None = None) -> Any:
-        """Gathers a batch (of `count` images) by shuffled indices, scales it, makes one step of Adam; returns the loss."""
+        """Gathers a batch (`count` images) by shuffled indices, scales it, makes one step of Adam; returns the loss."""
         places = self.cursor + self.rows[:count] if self.captured else slice(self.cursor, self.cursor + self.batch)
         x = self.data[self.order[places]].to(self.kind).div_(255)
         self.cursor += self.batch

@@ -7,6 +7,8 @@ It knows PyTorch; its lines are read by startup as those of `tinyvae train` are.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -24,12 +26,12 @@ def main() -> None:
     epochs, variant = int(sys.argv[1]), Variant.of(sys.argv[2] if len(sys.argv) > 2 else "torch")
     mark(f"PyTorch {torch.__version__}")
     program = Program("vae", "float32", variant, BATCH)
-    step = program.step
+    step: Callable[[], Any] = program.step
     if variant.cuda:
         from . import torch_cuda
 
         torch_cuda.set_precision(variant.tf32)
-        step = torch_cuda.Recorded(program.step) if variant.captured else program.step
+        step = torch_cuda.Recorded(program.step) if variant.captured else step
     images = datasets.load("mnist").test_images
     test = torch.from_numpy(images.reshape(len(images), 784)).to(program.place).float().div_(255)
     whole, rest = divmod(len(program.data), BATCH)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
+from ..config import require_precision
 from ..errors import KernelError
 from . import reference
 from .first_calls import FirstCalls
@@ -305,7 +306,7 @@ class Kernels:
             run = self._column[name]
             if isinstance(self._column, _Later):
                 run = self.first_calls.watch(name, run, self._column.compiler())
-            found = run if self._unchecked else OPS[name].checked(run)
+            found = run if self._unchecked else OPS[name].checked(run, on_gpu=self._device == "cuda")
             setattr(self, name, found)  # the next time it is an attribute like any other
             return found
         if name in OPS:
@@ -316,11 +317,11 @@ class Kernels:
 class _Later(Mapping[str, Callable[..., None]]):
     """A column that is imported when it is first looked into: compilers take their time to load."""
 
-    def __init__(self, module: str) -> None:
-        self._module = module
+    def __init__(self, module: str, name: str = "COLUMN") -> None:
+        self._module, self._name = module, name
 
     def _column(self) -> Mapping[str, Callable[..., None]]:
-        return import_module(self._module, __name__).COLUMN
+        return getattr(import_module(self._module, __name__), self._name)
 
     def compiler(self) -> Any:
         """The module that compiles this column."""
@@ -341,13 +342,18 @@ COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
+TF32 = _Later(".cuda", "TF32_COLUMN")
 
 
-def load(device: str = "numpy", unchecked: bool = False) -> Kernels:
-    """The ops of one device. They check dtype, shape, contiguity and overlap first, unless `unchecked`."""
+def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32") -> Kernels:
+    """The ops of one device. They check dtype, shape, contiguity and overlap first, unless `unchecked`.
+
+    precision: "tf32" for products of float32 numbers on a GPU's tensor cores, which round the factors to 11 bits.
+    """
     if device not in COLUMNS:
         raise KernelError(f"device={device!r} has no kernels; use one of {', '.join(map(repr, COLUMNS))}")
-    return Kernels(device, COLUMNS[device], unchecked)
+    require_precision(precision, device)
+    return Kernels(device, TF32 if precision == "tf32" else COLUMNS[device], unchecked)
 
 
 __all__ = [

@@ -35,8 +35,6 @@ class FirstCalls:
             self.begun += 1
             compiler.on_compile = self._announcement(name, self.begun)
             try:
-                if compiler.CACHE is None:
-                    compiler.on_compile()
                 run(*arguments)
             finally:
                 compiler.on_compile = None

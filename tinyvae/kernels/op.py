@@ -116,8 +116,8 @@ class Op:
             found[arg.name] = ((0,) if arg.optional and lengths.get(f"no_{arg.name}") else shape), kind
         return found
 
-    def check(self, arguments: tuple[Any, ...]) -> None:
-        """Raises a KernelError with one clear sentence unless `arguments` fit this op."""
+    def check(self, arguments: tuple[Any, ...], on_gpu: bool = False) -> None:
+        """Raises a KernelError with one clear sentence unless `arguments` fit this op, on the host or on a GPU."""
         if len(arguments) != len(self.args):
             raise KernelError(f"{self.signature()}: expected {len(self.args)} arguments, got {len(arguments)}")
         dims: dict[str, int] = {}
@@ -129,7 +129,7 @@ class Op:
                 options[arg.name] = value
                 _check_option(self.name, arg, value)
                 continue
-            _check_array(self.name, arg, value)
+            _check_array(self.name, arg, value, on_gpu)
             kind = np.dtype(value.dtype)
             if arg.dtype == "float" or arg.role == "work" or (arg.dtype == "image" and kind != np.uint8):
                 if kind not in FLOATS or (dtype is not None and kind != dtype):
@@ -153,7 +153,7 @@ class Op:
             if arg.role == "in":
                 continue
             for other, second in arrays:
-                if other is not arg and isinstance(value, np.ndarray) and np.may_share_memory(value, second):
+                if other is not arg and _overlap(value, second):
                     raise KernelError(
                         f"{self.name}: {arg.name} overlaps {other.name} in memory; pass an array of its own"
                     )
@@ -162,11 +162,11 @@ class Op:
         """name(argument, argument, …), as it is called."""
         return f"{self.name}({', '.join(a.name for a in self.args)})"
 
-    def checked(self, run: Callable[..., None]) -> Callable[..., None]:
+    def checked(self, run: Callable[..., None], on_gpu: bool = False) -> Callable[..., None]:
         """`run` behind the check, with the docstring of `run`."""
 
         def call(*arguments: Any) -> None:
-            self.check(arguments)
+            self.check(arguments, on_gpu)
             run(*arguments)
 
         call.__name__, call.__doc__ = self.name, run.__doc__
@@ -200,13 +200,28 @@ def _match(op: str, arg: Arg, shape: tuple[int, ...], dims: dict[str, int]) -> N
             raise KernelError(f"{op}: {arg.name} must be ({', '.join(arg.dims)}){known}, got shape {tuple(shape)}")
 
 
-def _check_array(op: str, arg: Arg, value: Any) -> None:
+def _check_array(op: str, arg: Arg, value: Any, on_gpu: bool) -> None:
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         raise KernelError(f"{op}: argument {arg.name} must be an array, got {type(value).__name__}")
-    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+    there = hasattr(value, "__cuda_ndarray__")  # Numba's mark on its arrays, simulated ones too
+    if on_gpu and not there:  # Numba would copy it there and back at every call
+        raise KernelError(f"{op}: argument {arg.name} is not an array of the GPU; upload it once, with device.put")
+    if there and not on_gpu:
+        raise KernelError(f"{op}: argument {arg.name} is an array of the GPU; copy it to the host with device.get")
+    host = isinstance(value, np.ndarray)
+    if (there and not value.is_c_contiguous()) or (host and not value.flags.c_contiguous):
         raise KernelError(f"{op}: argument {arg.name} is not contiguous; use np.ascontiguousarray")
-    if arg.role != "in" and isinstance(value, np.ndarray) and not value.flags.writeable:
+    if arg.role != "in" and host and not value.flags.writeable:
         raise KernelError(f"{op}: argument {arg.name} is written but read-only; pass a copy")
+
+
+def _overlap(first: Any, second: Any) -> bool:
+    if isinstance(first, np.ndarray):
+        return np.may_share_memory(first, second)
+    from ..device import address  # not above: it loads Numba
+
+    start, other = address(first), address(second)
+    return start < other + second.nbytes and other < start + first.nbytes
 
 
 def _check_option(op: str, arg: Arg, value: Any) -> None:

@@ -30,8 +30,9 @@ class AutoEncoder(Model):
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,
+        precision: str = "fp32",
     ) -> None:
         require_int("latent_dim", latent_dim, 1, ", the length of a code")
         parts = {"encoder": encoder, "decoder": decoder, "likelihood": make_likelihood(likelihood, sigma)}
         players = (Player("ae", tuple(parts)),)
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config)
+        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)

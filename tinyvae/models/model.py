@@ -11,7 +11,16 @@ import numpy as np
 
 from .. import kernels
 from ..clock import COUNTERS, SEED, Clock, Stream
-from ..config import DEFAULT_DEVICE, DTYPES, Adam, ModelConfig, Optimizer, require_choice, require_seed
+from ..config import (
+    DEFAULT_DEVICE,
+    DTYPES,
+    Adam,
+    ModelConfig,
+    Optimizer,
+    require_choice,
+    require_precision,
+    require_seed,
+)
 from ..device import open_device
 from ..errors import ConfigError, DataError, ShapeError
 from ..layers import Layer, Likelihood, Shape, Site
@@ -58,14 +67,16 @@ class Model:
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,
+        precision: str = "fp32",
     ) -> None:
         require_choice("dtype", dtype, DTYPES)
+        require_precision(precision, device, dtype)
         require_seed(seed)
         self.parts, self.players, self.config = dict(parts), players, config
         self.image_shape, self.latent_dim, self.seed = tuple(image_shape), latent_dim, seed
         self.device = open_device(device)
-        self.dtype = np.dtype(dtype)
-        self.kernels = kernels.load(device, unchecked=True)
+        self.dtype, self.precision = np.dtype(dtype), precision
+        self.kernels = kernels.load(device, unchecked=True, precision=precision)
         self._declare()
         self.table = ParamTable(self.parts, self.dtype, self.device, seed)
         self.clock = Clock(self.device, len(players), latent_dim if "latent" in self.parts else 0, seed)

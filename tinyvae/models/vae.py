@@ -33,6 +33,7 @@ class VAE(Model):
         dtype: str = "float32",
         seed: int = 0,
         config: ModelConfig | None = None,
+        precision: str = "fp32",
     ) -> None:
         require_int("latent_dim", latent_dim, 1, ", the number of latent variables")
         parts = {
@@ -42,7 +43,7 @@ class VAE(Model):
             "likelihood": make_likelihood(likelihood, sigma),
         }
         players = (Player("vae", tuple(parts)),)
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config)
+        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
 
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """z_mean and z_log_sigma, (N, latent) each. x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]."""

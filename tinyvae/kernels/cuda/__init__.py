@@ -10,6 +10,10 @@ _FILES = {
     "elementwise": ("activate",),
 }
 
+_MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}
+
 COLUMN: dict[str, Callable[..., None]] = {
-    name: getattr(import_module(f".{file}", __name__), name) for file, names in _FILES.items() for name in names
+    name: getattr(_MODULES[file], name) for file, names in _FILES.items() for name in names
 }
+# the same with products on tensor cores, where a file has such functions: its TF32, {op: function}
+TF32_COLUMN = COLUMN | {name: op for module in _MODULES.values() for name, op in getattr(module, "TF32", {}).items()}

@@ -1,5 +1,5 @@
-"""How a kernel of this column is written down, compiled and launched.
-It knows Numba's CUDA target by way of device.py, and not what a kernel computes.
+"""How a kernel of this column is written down, compiled, kept and launched.
+It knows Numba's CUDA target by way of device, and not what a kernel computes.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
 lengths travel beside them. A Python int travels as uint32, a float as float64; what must be of the arrays' own dtype is
@@ -8,18 +8,33 @@ passed as one of its scalars.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...device import cuda, cuda_stream
+from ...device import SIMULATED, address, cuda, cuda_stream
+from ...device.machine import look
 from ...errors import DeviceError
+from .. import cache
 
-CACHE = None
+
+def fingerprint() -> str:
+    """A hash of all that the machine code depends on, but for GPU and toolkit: Numba keeps a file for each of them."""
+    return cache.fingerprint(Path(__file__).parent, getattr(cuda, "__version__", None))
+
+
+CACHE = None if SIMULATED else cache.cache_folder(fingerprint())
 on_compile: Callable[[], None] | None = None  # called before a kernel is compiled, while somebody listens
 on_launch: Callable[..., None] | None = None  # called in place of a launch, while somebody listens
+
+
+def _announce() -> None:
+    if on_compile is not None:
+        on_compile()
 
 
 class Kernel:
@@ -42,9 +57,10 @@ class Kernel:
     @cached_property
     def dispatcher(self) -> Any:
         """Numba's object, made when it is first asked for."""
-        if self.max_registers is None:
+        if SIMULATED:
             return cuda.jit(self.function)
-        return cuda.jit(self.function, max_registers=self.max_registers)
+        options = {} if self.max_registers is None else {"max_registers": self.max_registers}
+        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), CACHE, _announce)
 
 
 def kernel(
@@ -61,21 +77,27 @@ def launch(kernel: Kernel, blocks: int | tuple[int, ...], threads: int | tuple[i
     """Launches on the device's stream; nothing where there are no blocks."""
     if not np.prod(blocks):
         return
-    flat = tuple(map(_argument, arguments))
+    flat = tuple(_argument(kernel, place, value) for place, value in enumerate(arguments))
     if on_launch is not None:
         on_launch(kernel, blocks, threads, flat)
         return
-    kernel.dispatcher[blocks, threads, cuda_stream()](*flat)
+    try:
+        kernel.dispatcher[blocks, threads, cuda_stream()](*flat)
+    except Exception as error:
+        if "UNSUPPORTED_PTX_VERSION" in str(error):
+            raise DeviceError(look().too_new()) from error
+        raise
 
 
-def _argument(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        raise DeviceError("a CUDA kernel was given an array of the host; device.put uploads it")
-    if hasattr(value, "reshape") and hasattr(value, "strides"):
-        return value if value.ndim == 1 else value.reshape(-1)
+def _argument(kernel: Kernel, place: int, value: Any) -> Any:
+    if isinstance(value, np.ndarray):  # Numba would copy it there and back
+        name = list(inspect.signature(kernel.function).parameters)[place]
+        raise DeviceError(f"{kernel.name}: argument {name} is an array of the host; upload it with device.put")
     if isinstance(value, int):
         return np.uint32(value)
-    return value
+    if isinstance(value, float | np.generic):  # a scalar of NumPy could be reshaped too
+        return value
+    return value if value.ndim == 1 else value.reshape(-1)
 
 
 def blocks_for(count: int, each: int) -> int:
@@ -86,10 +108,3 @@ def blocks_for(count: int, each: int) -> int:
 def aligned(*arrays: Any) -> bool:
     """Whether every array begins on 16 bytes, as loads and stores of 128 bits ask."""
     return all(address(a) % 16 == 0 for a in arrays)
-
-
-def address(array: Any) -> int:
-    """Where an array begins in the device's memory."""
-    if hasattr(array, "device_ctypes_pointer"):
-        return int(array.device_ctypes_pointer.value or 0)
-    return int(array.ctypes.data)

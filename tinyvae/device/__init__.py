@@ -1,9 +1,8 @@
-"""The border between host and device: empty, put, get, fill, sync, record. Only here is numba.cuda imported.
+"""The border between host and device: empty, put, get, fill, sync, record. Only in this package is numba.cuda imported.
 It knows arrays and nothing of ops, layers or models."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DeviceError
+from ..errors import DeviceError
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector of today's CPUs
 
@@ -63,64 +62,17 @@ class NumbaDevice(NumpyDevice):
             raise DeviceError("device='numba' needs the package numba: pip install numba")
 
 
-def __getattr__(name: str) -> Any:
-    if name == "cuda":  # kernel files say `from ...device import cuda`; numba is imported when one of them is
-        from numba import cuda
-
-        return cuda
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 @cache
-def cuda_stream() -> Any:
-    """The stream of every copy and every launch: one of its own, since the default stream cannot be recorded."""
-    from numba import cuda
+def _cuda_device() -> NumpyDevice:
+    """The GPU: one object for the whole process, as there is one arena and one stream."""
+    if find_spec("numba") is None:
+        raise DeviceError("device='cuda' needs the package numba: pip install numba")
+    from .gpu import CudaDevice
 
-    return cuda.stream()
-
-
-class CudaDevice(NumpyDevice):
-    """A GPU, by Numba's CUDA target; with NUMBA_ENABLE_CUDASIM=1 its simulator, which needs no GPU and is slow."""
-
-    name = "cuda"
-
-    def __init__(self) -> None:
-        if find_spec("numba") is None:
-            raise DeviceError("device='cuda' needs the package numba: pip install numba")
-        from numba import cuda
-
-        self.simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
-        if not cuda.is_available():
-            raise DeviceError("device='cuda' finds no GPU")
-        self.cuda = cuda
-
-    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised contiguous array on the GPU."""
-        return self.cuda.device_array(shape, dtype)
-
-    def put(self, host: np.ndarray, out: Any = None) -> Any:
-        """Copies a host array to the device, into `out` where one is given."""
-        host = np.asarray(host)
-        if out is None:
-            out = self.empty(host.shape, host.dtype)
-        if host.size:
-            out.copy_to_device(np.ascontiguousarray(host), stream=cuda_stream())
-        return out
-
-    def get(self, array: Any) -> np.ndarray:
-        """A NumPy copy."""
-        return array.copy_to_host(stream=cuda_stream())
-
-    def fill(self, array: Any, value: float) -> None:
-        """Sets every element to `value`."""
-        self.put(np.full(array.shape, value, array.dtype), array)
-
-    def sync(self) -> None:
-        """Waits for all launched work."""
-        cuda_stream().synchronize()
+    return CudaDevice()
 
 
-DEVICES: dict[str, type[NumpyDevice]] = {"numpy": NumpyDevice, "numba": NumbaDevice, "cuda": CudaDevice}
+DEVICES: dict[str, Callable[[], NumpyDevice]] = {"numpy": NumpyDevice, "numba": NumbaDevice, "cuda": _cuda_device}
 
 
 def open_device(name: str) -> NumpyDevice:
@@ -128,3 +80,11 @@ def open_device(name: str) -> NumpyDevice:
     if name in DEVICES:
         return DEVICES[name]()
     raise DeviceError(f"device={name!r} is not a device; use one of {', '.join(map(repr, DEVICES))}")
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("cuda", "cuda_stream", "address", "SIMULATED"):  # kernel files take these from here
+        from . import gpu  # and Numba is imported when the first of them does
+
+        return getattr(gpu, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Where the parts of a CUDA toolkit stand on this machine, and a folder of links in which Numba finds them.
 It knows files and no GPU; nothing of Numba but where it looks.
 
-    python -m tinyvae.cuda_toolkit FOLDER      makes the links and prints, for a shell, what to set
+    python -m tinyvae.device.toolkit FOLDER      makes the links and prints, for a shell, what to set
 
 NVIDIA's Python packages, PyTorch's among them, hold the same files as an installed toolkit, in folders where Numba does
 not look: it knows CUDA_HOME/nvvm/lib64, CUDA_HOME/nvvm/libdevice and CUDA_HOME/lib64.
@@ -29,12 +29,7 @@ PARTS = {
     "ptxas": (("bin/ptxas",), ""),
     "nvdisasm": (("bin/nvdisasm",), ""),
 }
-INSTALLED = (
-    "/usr/local/cuda",
-    "/usr/lib/nvidia-cuda-toolkit",
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr",
-)  # the rest Debian's
+INSTALLED = ("/usr/local/cuda", "/usr/lib/nvidia-cuda-toolkit", "/usr/lib/x86_64-linux-gnu", "/usr")
 WHEELS = ("nvidia/cu[0-9]*", "nvidia/cuda_nvcc", "nvidia/cuda_runtime", "triton/backends/nvidia")
 
 
