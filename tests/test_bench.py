@@ -244,7 +244,7 @@ def tiny_cases():
         yield Case("products", "tiny", use, op, cases.dense_lengths(3, (5, 4)))
     for transposed in (False, True):
         for use in cases.CONV_OPS:
-            yield cases._convolution(2, (6, 5, 7), use, transposed)
+            yield cases.convolution(2, (6, 5, 7), use, transposed)
 
 
 TINY = pytest.mark.parametrize(

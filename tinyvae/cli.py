@@ -157,6 +157,7 @@ def add_bench(commands: Any) -> None:
     option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
     option("--device", default=None, metavar="NAME", help="with --verify-only: numpy, numba or cuda (default numba)")
+    option("--cuda-code", action="store_true", help="compile every CUDA kernel and look at the code; needs no GPU")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
     option("--json", metavar="FILE", help="write all figures to this file")
     option("--readme", nargs="?", const="README.md", metavar="FILE", help="rewrite the table in this README")

@@ -69,12 +69,12 @@ def measure_startup(threads: int, epochs: int, say: Say) -> dict[str, Any]:
         for label, length in (("cold", 1), ("warm", 1), ("whole", epochs)):
             say(f"startup: {label}, {length} epoch{'s' if length > 1 else ''}")
             found[label] = figures(watch(train(folder / label, length), threads, cache))
-    for label, extra in (("torch", []), ("torch-compiled", ["compiled"])):
+    for label in ("torch", "torch-compiled"):
         if not installed(label):
             continue
         # the first run of a compiled program fills its cache, as ours was filled
         for part, length in (("warm", 1), ("whole", epochs)):
             say(f"startup: {label}, {length} epoch{'s' if length > 1 else ''}")
-            command = ["tinyvae.bench.torch_train", str(length), *extra]
+            command = ["tinyvae.bench.torch_train", str(length), label]
             found.setdefault(label, {})[part] = figures(watch(command, threads, {}))
     return found

@@ -41,11 +41,17 @@ class Kernel:
     """A kernel for any dtype: `function`, compiled for the types of its arguments when it is first launched.
 
     expect: instructions that the machine code for float32 must contain, by the names that the disassembler gives them.
-    max_registers: a cap for the compiler, None for its own choice.
+    max_registers: a cap for the compiler, None for its own choice. doubles: for float32 too it computes in float64.
     """
 
-    def __init__(self, function: Callable[..., None], expect: tuple[str, ...] = (), max_registers: int | None = None):
-        self.function, self.expect, self.max_registers = function, expect, max_registers
+    def __init__(
+        self,
+        function: Callable[..., None],
+        expect: tuple[str, ...] = (),
+        max_registers: int | None = None,
+        doubles: bool = False,
+    ) -> None:
+        self.function, self.expect, self.max_registers, self.doubles = function, expect, max_registers, doubles
         self.name = function.__name__
 
     @cached_property
@@ -58,10 +64,10 @@ class Kernel:
 
 
 def kernel(
-    *, expect: tuple[str, ...] = (), max_registers: int | None = None
+    *, expect: tuple[str, ...] = (), max_registers: int | None = None, doubles: bool = False
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Decorates a function as a Kernel."""
-    return lambda function: Kernel(function, expect, max_registers)
+    return lambda function: Kernel(function, expect, max_registers, doubles)
 
 
 device_function = cuda.jit(device=True)  # called by kernels; LLVM inlines it
