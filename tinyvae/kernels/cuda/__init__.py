@@ -8,6 +8,8 @@ from importlib import import_module
 
 _FILES = {
     "elementwise": ("activate",),
+    "optimise": ("grad_norm", "adam", "sgd", "tick"),
+    "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
 }
 
 _MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}
