@@ -11,6 +11,7 @@ WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
 PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
 TALLEST = 14  # rows of the tallest register tile of any machine
+SUMMED, NORM_SUMS = 2048, 2048  # gradients in a sum of their norm at least; such sums at most
 
 
 def up(count: int) -> int:
@@ -80,3 +81,13 @@ def weight_grad_room(d: Mapping[str, Any]) -> int:
     image *= images_together(d["KW"] * d["C"], image)
     gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
     return WIDEST + tasks * (up(taps * d["F"]) + image + gathered)
+
+
+def norm_sums(gradients: int) -> int:
+    """How many partial sums a gradient's norm is made of, on a device that keeps them in memory."""
+    return max(1, min(NORM_SUMS, gradients // SUMMED))
+
+
+def norm_room(d: Mapping[str, Any]) -> int:
+    """grad_norm: the sums in float64, each as long as two float32, and one to begin on a boundary of float64."""
+    return 2 * norm_sums(d["n"]) + 1
