@@ -206,11 +206,13 @@ def machine_name(ptx: str) -> str:
     kind = {"f32": "F", "f64": "D"}.get(rest[-1], "")
     if name in ("ld", "st") and (space := {"global", "shared", "local"} & set(rest)):
         wide = bits * next((int(part[1]) for part in rest if part in ("v2", "v4")), 1)
-        return f"{name}{space.pop()[0]}".upper() + (f".{wide}" if wide > 32 else "")
+        letter = space.pop()[0]
+        return f"{name}{letter}{'.E' if letter == 'g' else ''}".upper() + (f".{wide}" if wide > 32 else "")
     if name == "cp" and "async" in rest and "global" in rest:
-        return "LDGSTS.128" if "cg" in rest else "LDGSTS"
+        return "LDGSTS.E.BYPASS.128" if "cg" in rest else "LDGSTS.E"
     if name == "mma":
-        return "DMMA" if "f64" in rest else "HMMA"
+        shape, factor = "".join(re.findall(r"\d+", rest[2])), rest[-2].upper()
+        return "DMMA" if factor == "F64" else f"HMMA.{shape}.F32" + ("" if factor == "F16" else f".{factor}")
     if name in ("red", "atom"):
         return ".".join(["RED", "ADD", rest[-1].upper()])
     if kind and name in ("add", "sub", "mul", "fma", "div", "sqrt", "setp", "min", "max"):
