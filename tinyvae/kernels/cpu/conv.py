@@ -16,13 +16,15 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..reference import RELU
-from ..scratch import NARROW, PIXELS, TASKS, WIDEST, images_together, partial_sums, phase_rows, room, up
+from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
 from .compile import jit, parallel
 from .dense import bias_grad
 from .elementwise import finish
 from .product import PANEL_BYTES, SMALL, TABLE, pack_panels, pack_transposed
 from .stack import add_number, add_vector, copy_vector, copy_whole, move, put, stack
-from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, tile, tile_address
+from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, MIDDLE, TALL, VECTOR_BYTES, tile, tile_address
+
+JOINED = 4096  # numbers of the weight's gradient whose partial sums are added at a time
 
 
 @jit
@@ -310,70 +312,39 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, 
 
 # ---------------------------------------------------------------------------------------------- gradient to the weight
 #
-# grad_w[k, f] = Σ window[k] · grad_y[f] over all windows. The tile's rows are f, its columns a piece of a row of the
-# window: the windows of one row of the output are equally far apart, so they are read where they stand.
+# grad_w[k, f] = Σ window[k] · grad_y[f] over all windows. The tile's rows are numbers k of the window, its columns are
+# f: the windows of one row of the output are equally far apart, so each k is read where it stands in the padded image.
 
 
 @jit
 def weight_band(tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start):
-    """total (F, KH·KW·C) (+)= the rows oh0 … oh1 − 1 of an image, or all rows of several, whose padded images lie
+    """total (KH·KW·C, F) (+)= the rows oh0 … oh1 − 1 of an image, or all rows of several, whose padded images lie
     `apart` bytes from one another; grad: the address of the first one's gradient."""
     C, OW, F = shape
     KH, KW, sh, sw, _, _ = geometry
     rows, outs = stack(TABLE), stack(TABLE)
     run, panel = KW * C, ACROSS * lanes
-    for f in range(0, F, TALL):
-        height = min(TALL, F - f)
-        for i in range(height):
-            put(rows, i, grad + (oh0 * OW * F + f + i) * size)
-            put(outs, i, total + (f + i) * KH * run * size)
-        for u in range(KH):
-            for j in range(0, run, panel):
-                tile(
-                    tiles, kind, rows, F * size, OW * F * size, (oh1 - oh0) * OW * F * size,
-                    pad + (oh0 * sh + u) * wide + j * size, sw * C * size, sh * wide, apart, outs,
-                    (u * run + j) * size, OW, oh1 - oh0, images, start, 0, 0, height, min(panel, run - j),
-                )  # fmt: skip
-
-
-@jit
-def gathered_band(tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start, windows):
-    """weight_band for narrow images: whole windows are gathered first, PIXELS or so at a time."""
-    C, OW, F = shape
-    KH, KW, sh, sw, _, _ = geometry
-    rows, outs = stack(TABLE), stack(TABLE)
-    run, panel = KW * C, ACROSS * lanes
     K = KH * run
-    row, band = (K + lanes - 1) // lanes * lanes * size, max(1, PIXELS // OW)
-    for oh in range(oh0, oh1, band):
-        end = min(oh + band, oh1)
-        target = windows
-        for r in range(oh, end):
-            for q in range(OW):
-                corner = pad + r * sh * wide + q * sw * C * size
-                for u in range(KH):
-                    for i in range(0, run, lanes):
-                        copy_whole(kind, corner + u * wide + i * size, target + (u * run + i) * size)
-                target += row
-        for f in range(0, F, TALL):
-            height = min(TALL, F - f)
-            for i in range(height):
-                put(rows, i, grad + (oh * OW * F + f + i) * size)
-                put(outs, i, total + (f + i) * K * size)
-            for j in range(0, K, panel):
-                tile(
-                    tiles, kind, rows, F * size, 0, 0, windows + j * size, row, 0, 0, outs, j * size,
-                    (end - oh) * OW, 1, 1, start, 0, 0, height, min(panel, K - j),
-                )  # fmt: skip
-        start = FROM_C
+    most = MIDDLE if K % MIDDLE == 0 and K % TALL else TALL
+    for k in range(0, K, most):
+        height = min(most, K - k)
+        for i in range(height):
+            put(rows, i, pad + (oh0 * sh + (k + i) // run) * wide + (k + i) % run * size)
+            put(outs, i, total + (k + i) * F * size)
+        for f in range(0, F, panel):
+            tile(
+                tiles, kind, rows, sw * C * size, sh * wide, apart, grad + (oh0 * OW * F + f) * size, F * size,
+                OW * F * size, (oh1 - oh0) * OW * F * size, outs, f * size, OW, oh1 - oh0, images, start, 0, 0,
+                height, min(panel, F - f),
+            )  # fmt: skip
 
 
 @jit
-def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, windows, r0, r1):
+def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, r0, r1):
     """total = Σ over the output's rows r0 … r1 − 1, counted through the batch; `together` images at a time."""
     _, H, W, C = x.shape
     _, OH, OW, F = grad_y.shape
-    _, KW, _, _, ph, pw = geometry
+    _, _, _, _, ph, pw = geometry
     size = x.itemsize
     lanes, wide, shape = VECTOR_BYTES // size, (W + 2 * pw) * C * size, (C, OW, F)
     clear(kind, lanes, size, pad, together * apart // size)
@@ -385,71 +356,53 @@ def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, w
             source, first = x.ctypes.data + (n + i) * H * W * C * size, ph * wide + pw * C * size
             copy_padded(kind, lanes, size, source, H, W * C, pad + i * apart, wide, first)
         grad = grad_y.ctypes.data + n * OH * OW * F * size
-        if KW * C < WIDEST:
-            gathered_band(
-                tiles, kind, size, lanes, pad, wide, grad, shape, geometry, total, oh0, oh1, start, windows
-            )  # fmt: skip
-        else:
-            weight_band(
-                tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start
-            )  # fmt: skip
+        weight_band(
+            tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start
+        )  # fmt: skip
         start = FROM_C
         n += images
 
 
 @parallel
-def weight_tasks(
-    tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, together, windows, windows_apart, tasks
-):  # fmt: skip
+def weight_tasks(tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, together, tasks):
     """weight_task in pieces of the batch, each into a sum of its own."""
     rows = grad_y.shape[0] * grad_y.shape[1]
     for each in prange(tasks):
         task = np.int64(each)
         weight_task(
             tiles, kind, x, grad_y, geometry, total + task * apart, pad + task * together * pad_apart, pad_apart,
-            together, windows + task * windows_apart, rows * task // tasks, rows * (task + 1) // tasks,
+            together, rows * task // tasks, rows * (task + 1) // tasks,
         )  # fmt: skip
 
 
 @jit
-def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_apart, together, windows_apart):
+def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_apart, together):
     """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order. work: the sums, the
-    padded images, the gathered windows, of each one for each task."""
+    padded images, of each one for each task."""
     kind, size = grad_w.dtype.type(0), grad_w.itemsize
     total = aligned(work)
     pad = total + tasks * apart * size
-    windows = pad + tasks * together * pad_apart * size
     weight_tasks(
-        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, together, windows,
-        windows_apart * size, tasks,
+        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, together, tasks
     )  # fmt: skip
-    F = grad_w.shape[3]
-    join_tasks(work[(total - work.ctypes.data) // size :], grad_w.reshape(grad_w.size // F, F), add, tasks, apart)
-
-
-@jit
-def join(work, flat, add, tasks, apart, f0, f1):
-    """flat[k, f] (+)= the partial sums' [f, k], in order, for the columns f0 … f1 − 1."""
-    K = flat.shape[0]
-    for f in range(f0, f1):
-        first = work[f * K : (f + 1) * K]
-        for task in range(1, tasks):
-            part = work[task * apart + f * K : task * apart + (f + 1) * K]
-            for k in range(K):
-                first[k] += part[k]
-    for k in range(K):
-        for f in range(f0, f1):
-            flat[k, f] = work[f * K + k] + (flat[k, f] if add else 0)
+    join_tasks(work[(total - work.ctypes.data) // size :], grad_w.reshape(-1), add, tasks, apart)
 
 
 @parallel
 def join_tasks(work, flat, add, tasks, apart):
-    """join, cut at multiples of 16 columns."""
-    F = flat.shape[1]
-    pieces = (F + 15) // 16
+    """flat (+)= the partial sums, in order."""
+    pieces = (flat.size + JOINED - 1) // JOINED
     for each in prange(pieces):
-        piece = np.int64(each)
-        join(work, flat, add, tasks, apart, piece * 16, min(F, piece * 16 + 16))
+        first = np.int64(each) * JOINED
+        last = min(flat.size, first + JOINED)
+        total = work[first:last]
+        for task in range(1, tasks):
+            part = work[task * apart + first : task * apart + last]
+            for i in range(last - first):
+                total[i] += part[i]
+        target = flat[first:last]
+        for i in range(last - first):
+            target[i] = target[i] + total[i] if add else total[i]
 
 
 # The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
@@ -506,7 +459,7 @@ def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
     backward_w(
         tile_address(x.itemsize), x, grad_y, (KH, KW, *stride, *padding), add, work, grad_w,
         min(partial_sums(B * OH * OW), B * OH), up(KH * KW * C * F),
-        image, images_together(KW * C, image), room(PIXELS + OW, 1, up(KH * KW * C)),
+        image, images_together(image),
     )  # fmt: skip
     if grad_b.size:
         bias_grad(grad_y.reshape(-1, F), add, work, grad_b)
