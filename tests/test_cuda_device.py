@@ -42,7 +42,7 @@ def gpu():
 
 # ------------------------------------------------------------------------------------------------ what is missing
 
-TOOLKIT = {"libnvvm": "/t/libnvvm.so", "libdevice": "/t/libdevice.10.bc", "libcudart": "/t/libcudart.so"}
+TOOLKIT = {"libnvvm": "/t/libnvvm.so", "libdevice": "/t/libdevice.10.bc", "cudart": "/t/libcudart.so"}
 CARD = Card("Fake GPU", (9, 0), 3 << 30)
 WHOLE = Machine(None, (13, 0), "", (CARD,), TOOLKIT, (13, 0))
 
@@ -52,21 +52,26 @@ MISSING = [
     (Machine(driver=(13, 0), toolkit=TOOLKIT), "the NVIDIA driver finds no GPU (it counts none)", "nvidia-smi"),
     (Machine(driver=(13, 0), failure="cuInit: none here (100)"), "no GPU (cuInit: none here (100))", "nvidia-smi"),
     (Machine(driver=(12, 0), cards=(Card("Old", (7, 5), 1),)), "Old has compute capability 7.5", "device='numba'"),
-    (Machine(driver=(13, 0), cards=(CARD,)), "libnvvm, libdevice, libcudart of the CUDA", "install the toolkit"),
+    (Machine(driver=(13, 0), cards=(CARD,)), "libnvvm, libdevice, cudart of the CUDA", "install the toolkit"),
     (
-        Machine("/opt/cuda", (13, 0), "", (CARD,), {k: TOOLKIT[k] for k in ("libnvvm", "libcudart")}),
-        "libdevice of the CUDA toolkit cannot be found under CUDA_HOME=/opt/cuda", "set CUDA_HOME",
+        Machine(driver=(13, 0), cards=(CARD,), elsewhere=frozenset(TOOLKIT)),
+        "libnvvm, libdevice, cudart of the CUDA toolkit", "`eval $(python -m tinyvae.device.toolkit FOLDER)`",
+    ),
+    (
+        Machine("/opt/cuda", (13, 0), "", (CARD,), {k: TOOLKIT[k] for k in ("libnvvm", "cudart")}),
+        "cannot be found under CUDA_HOME=/opt/cuda: install", "set CUDA_HOME",
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("found", "what", "how"), MISSING, ids=[what for _, what, _ in MISSING])
+@pytest.mark.parametrize(("found", "what", "how"), MISSING)
 def test_what_is_missing_is_one_sentence_with_the_way_to_get_it(found, what, how):
     sentence = found.missing()
     assert what in sentence
     assert how in sentence
     assert "\n" not in sentence
     assert ". " not in sentence
+    assert len(sentence) < 300
 
 
 def test_nothing_is_missing():
@@ -76,10 +81,10 @@ def test_nothing_is_missing():
 def test_what_info_prints_of_a_machine():
     (_, gpu), (_, toolkit) = WHOLE.lines()
     assert gpu == "Fake GPU, compute capability 9.0, 3.0 GiB; driver for CUDA 13.0"
-    assert toolkit == "13.0: libnvvm /t/libnvvm.so, libdevice /t/libdevice.10.bc, libcudart /t/libcudart.so"
+    assert toolkit == "13.0: libnvvm /t/libnvvm.so, libdevice /t/libdevice.10.bc, cudart /t/libcudart.so"
     (_, gpu), (_, toolkit) = Machine(toolkit={"libnvvm": "/t/libnvvm.so"}).lines()
     assert gpu == "none; no driver"
-    assert toolkit == "none: libnvvm /t/libnvvm.so, libdevice missing, libcudart missing"
+    assert toolkit == "none: libnvvm /t/libnvvm.so, libdevice missing, cudart missing"
     (_, toolkit) = Machine(driver=(12, 4), version=(13, 0)).lines()[1]
     assert toolkit.startswith("13.0 (newer than the driver)")
 
@@ -89,21 +94,25 @@ def fake():
     return FakeDriver()
 
 
+CUDART = frozenset({"cudart"})
+
+
 def look(monkeypatch, driver):
     """What is found with this driver and no toolkit."""
     monkeypatch.setattr(machine, "find_driver", lambda: driver)
     monkeypatch.setattr(machine, "find_toolkit", lambda: ({}, None))
+    monkeypatch.setattr(machine, "find", lambda: {"cudart": Path("/elsewhere")})
     monkeypatch.delenv("CUDA_HOME", raising=False)
     return machine.look()
 
 
 def test_looking_at_a_machine(monkeypatch, fake):
-    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "", (CARD,), {}, None)
+    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "", (CARD,), elsewhere=CUDART)
     fake.fail["cuInit"] = 100
-    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "cuInit: made to fail (100)")
+    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "cuInit: made to fail (100)", elsewhere=CUDART)
     fake.fail["cuGetErrorString"] = 1
     assert look(monkeypatch, Driver(fake)).failure == "cuInit: error 100"
-    assert look(monkeypatch, None) == Machine()
+    assert look(monkeypatch, None) == Machine(elsewhere=CUDART)
 
 
 def test_the_driver_is_looked_for_where_numba_looks(monkeypatch):

@@ -150,13 +150,15 @@ def add_bench(commands: Any) -> None:
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     option = bench.add_argument
     option(
-        "--only", type=names, default=(), metavar="G[,G…]", help="products, convs, steps, ops, startup (default all)"
-    )
+        "--only", type=names, default=(), metavar="G[,G…]",
+        help="products, convs, steps, ops, startup; on cuda memory, products, convs, steps, training (default all)",
+    )  # fmt: skip
     option("--threads", type=integers, default=(), metavar="N[,N…]", help="thread counts (default 1 and all cores)")
     option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")
     option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
-    option("--device", default=None, metavar="NAME", help="with --verify-only: numpy, numba or cuda (default numba)")
+    option("--device", default=None, metavar="NAME", help="numba (default) or cuda; with --verify-only numpy too")
+    option("--cuda-code", action="store_true", help="compile every CUDA kernel and look at the code; needs no GPU")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
     option("--json", metavar="FILE", help="write all figures to this file")
     option("--readme", nargs="?", const="README.md", metavar="FILE", help="rewrite the table in this README")
@@ -235,7 +237,7 @@ def gradcheck(options: dict[str, Any]) -> None:
 
 def bench(options: dict[str, Any]) -> None:
     """tinyvae bench"""
-    if not options["verify_only"]:
+    if not options["verify_only"] and options["device"] != "cuda":
         set_threads(1)  # this process only judges results; what is timed has processes of its own
     from .bench.main import run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,26 +74,46 @@ class Case:
         """Host arguments of the op, the same in every process."""
         return verify.example_at(self.op, self.lengths, dtype)
 
+    @property
+    def batch(self) -> int:
+        """Images of one step."""
+        return int(self.lengths.get("B", BATCH))
+
     def flops(self) -> float:
         """Floating-point operations of one call, or of the products of one step."""
-        return OPS[self.op].flops(self.lengths) if self.op else step_flops(self.model)
+        if self.op:
+            return OPS[self.op].flops(self.lengths)
+        return step_flops(self.model, self.batch) if self.model else 0.0
 
     def bytes(self, itemsize: int) -> int:
         """Memory that one call must touch."""
         return OPS[self.op].bytes(self.lengths, itemsize) if self.op else 0
 
-    def check(self, got: Arrays, dtype: Any) -> None:
+    def burst(self) -> int:
+        """Calls that a GPU is given at a time: some 2 ms of them by the fastest card's datasheet, 50 at most."""
+        return max(1, min(50, round(2e-3 / max(self.flops() / 5e13, self.bytes(4) / 4e12, 1e-6))))
+
+    def check(self, got: Arrays, dtype: Any, tf32: bool = False) -> None:
         """A WrongResult unless what a library made of the arguments is within the bound of the float64 reference."""
         if not self.op:
             check_losses(str(self), got["losses"])
             return
-        arguments = self.arguments(dtype)
-        want = verify.call_reference(self.op, verify.widened(arguments))
+        want, magnitudes = expected(self.op, tuple(self.lengths.items()), dtype)
         depth = OPS[self.op].depth(self.lengths)
         try:
-            verify.assert_close(self.op, got, want, verify.magnitudes(self.op, arguments), depth, dtype)
+            if tf32:
+                verify.assert_near(self.op, got, want, magnitudes)
+            else:
+                verify.assert_close(self.op, got, want, magnitudes, depth, dtype)
         except WrongResult as error:
             raise WrongResult(f"{self}: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def expected(op: str, lengths: tuple[tuple[str, Any], ...], dtype: Any) -> tuple[Arrays, Arrays]:
+    """The float64 reference's results, and Σ|terms|; kept for the next contestant."""
+    arguments = verify.example_at(op, dict(lengths), dtype)
+    return verify.call_reference(op, verify.widened(arguments)), verify.magnitudes(op, arguments)
 
 
 def check_losses(name: str, losses: np.ndarray) -> None:
@@ -126,14 +147,16 @@ def conv_lengths(batch: int, stage: Stage) -> dict[str, Any]:
 def products() -> list[Case]:
     """Every dense layer of the two reference VAEs at batch 128, and two squares; three uses each."""
     layers = [(BATCH, layer) for layer in (*DENSE_VAE, *CONV_VAE_DENSE)] + [(n, (n, n)) for n in SQUARES]
-    return [
-        Case("products", f"{batch}×{layer[0]}×{layer[1]}", use, op, dense_lengths(batch, layer))
-        for batch, layer in layers
-        for use, op in PRODUCT_OPS.items()
-    ]
+    return [case for layer in layers for case in product(*layer)]
 
 
-def _convolution(batch: int, stage: Stage, use: str, transposed: bool) -> Case:
+def product(batch: int, layer: Layer) -> list[Case]:
+    """The three uses of a dense layer."""
+    name, lengths = f"{batch}×{layer[0]}×{layer[1]}", dense_lengths(batch, layer)
+    return [Case("products", name, use, op, lengths) for use, op in PRODUCT_OPS.items()]
+
+
+def convolution(batch: int, stage: Stage, use: str, transposed: bool) -> Case:
     side, channels, features = stage
     lengths = conv_lengths(batch, stage)
     op = (TRANSPOSED_OPS if transposed else CONV_OPS)[use]
@@ -146,7 +169,7 @@ def convs() -> list[Case]:
     """Both convolutions and both transposed ones of the conv VAE, and a network for 64×64×3; three uses each."""
     layers = [(BATCH, stage, transposed) for transposed in (False, True) for stage in CONV_VAE]
     layers += [(NETWORK_64_BATCH, stage, False) for stage in NETWORK_64]
-    return [_convolution(*layer[:2], use, layer[2]) for layer in layers for use in CONV_OPS]
+    return [convolution(*layer[:2], use, layer[2]) for layer in layers for use in CONV_OPS]
 
 
 def steps() -> list[Case]:
@@ -162,11 +185,11 @@ def ops() -> list[Case]:
 CASES = {"products": products, "convs": convs, "steps": steps, "ops": ops}
 
 
-def step_flops(model: str) -> float:
+def step_flops(model: str, batch: int = BATCH) -> float:
     """Operations of the products in one step: each layer forward, to the weight, and to x but for the first layer."""
-    dense = [OPS["dense"].flops(dense_lengths(BATCH, layer)) for layer in DENSE_VAE]
+    dense = [OPS["dense"].flops(dense_lengths(batch, layer)) for layer in DENSE_VAE]
     if model == "vae":
         return 3 * sum(dense) - dense[0]
-    dense = [OPS["dense"].flops(dense_lengths(BATCH, layer)) for layer in CONV_VAE_DENSE]
-    convolutions = [OPS["conv2d"].flops(conv_lengths(BATCH, stage)) for stage in CONV_VAE]
+    dense = [OPS["dense"].flops(dense_lengths(batch, layer)) for layer in CONV_VAE_DENSE]
+    convolutions = [OPS["conv2d"].flops(conv_lengths(batch, stage)) for stage in CONV_VAE]
     return 3 * (sum(dense) + 2 * sum(convolutions)) - convolutions[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import cases
 from .cases import Case
-from .job import OURS, PACKAGES, BenchError, installed
+from .job import OURS, OURS_ON_GPU, BenchError, Variant, installed
 from .pool import Contestant, Effort, Worker, in_turn
 from .verify import WrongResult
 
@@ -28,8 +28,8 @@ Row = dict[str, Any]
 
 def missing(groups: Sequence[str]) -> list[str]:
     """One line for each package that a peer of these groups needs and that is not there."""
-    packages = dict.fromkeys(PACKAGES[peer] for group in groups for peer in PEERS.get(group, ()))
-    absent = [p for p in packages if not any(installed(name) for name, need in PACKAGES.items() if need == p)]
+    peers = [peer for group in groups for peer in PEERS.get(group, ()) if not installed(peer)]
+    absent = dict.fromkeys(Variant.of(peer).package for peer in peers)
     return [f"{package}: not installed: pip install {package}" for package in absent]
 
 
@@ -42,10 +42,10 @@ def measure_case(case: Case, contestants: Sequence[Contestant], dtype: str, effo
     ready: list[Contestant] = []
     for contestant in contestants:
         try:
-            case.check(contestant.load(case, dtype), kind)
+            case.check(contestant.load(case, dtype), kind, Variant.of(contestant.name).tf32)
             ready.append(contestant)
         except (BenchError, WrongResult) as error:
-            if contestant.name == OURS:
+            if Variant.of(contestant.name).library in (OURS, OURS_ON_GPU):
                 raise
             wrong = "gives a wrong result" if isinstance(error, WrongResult) else "left out"
             notes.append(f"{case}: {contestant.name} {wrong}: {error}")

@@ -15,8 +15,10 @@ from ..device import NumpyDevice, open_device
 from ..kernels import OPS
 from ..step import Feed, Step
 from .cases import Case
-from .job import Job, step_job
+from .job import Job, burst, step_job
 from .verify import Arrays
+
+COPIED = 1 << 30  # bytes: many times what a GPU's cache holds
 
 
 def named(case: Case, arguments: list[Any]) -> dict[str, Any]:
@@ -24,23 +26,23 @@ def named(case: Case, arguments: list[Any]) -> dict[str, Any]:
     return {arg.name: value for arg, value in zip(OPS[case.op].args, arguments, strict=True)}
 
 
-def op_job(case: Case, dtype: str, device_name: str) -> Job:
+def op_job(case: Case, dtype: str, device_name: str, precision: str = "fp32") -> Job:
     """The op of a column, as layers call it. Arrays that it updates are restored before each call."""
     op, device = OPS[case.op], open_device(device_name)
     host = case.arguments(np.dtype(dtype).type)
     given = [a if arg.role == "option" else device.put(a) for arg, a in zip(op.args, host, strict=True)]
     roles = {arg.name: arg.role for arg in op.args}
     arrays = named(case, given)
-    kept = [(a, device.put(a)) for name, a in arrays.items() if roles[name] == "inout"]
+    kept = [(arrays[name], value) for name, value in named(case, host).items() if roles[name] == "inout"]
 
     def restore() -> None:
         for array, before in kept:
-            array[...] = before
+            device.put(before, array)
 
     def result() -> Arrays:
         return {name: device.get(a) for name, a in arrays.items() if roles[name] in ("out", "inout")}
 
-    run = getattr(kernels.load(device_name, unchecked=True), case.op)
+    run = getattr(kernels.load(device_name, unchecked=True, precision=precision), case.op)
     return Job(partial(run, *given), result, restore if kept else None)
 
 
@@ -63,16 +65,38 @@ def numpy_product(case: Case, dtype: str) -> Job:
     return Job(run, lambda: {output: a[output].copy()})
 
 
-def model_step(model_name: str, dtype: str, device: str) -> Job:
-    """A training step as `tinyvae train` makes it: tick, gather, forward, backward, Adam."""
+def model_step(case: Case, dtype: str, device: str, precision: str = "fp32") -> Job:
+    """A training step as `tinyvae train` makes it: tick, gather, forward, backward, Adam. Whole batches only."""
     images = datasets.load("mnist").train_images
-    model = zoo.build(model_name, device=device, dtype=dtype)
-    feed = Feed(model, images)
+    model = zoo.build(case.model, device=device, dtype=dtype, precision=precision)
+    feed = Feed(model, images[: len(images) // case.batch * case.batch])
     feed.shuffle(0, 0)
-    step = Step(model, feed, TrainConfig())
+    step = Step(model, feed, TrainConfig(batch_size=case.batch))
     batches: list[Any] = []
 
     def run() -> None:
         batches[:] = [step.run()]
 
-    return step_job(run, lambda: float(batches[0].metrics[0]))
+    return step_job(run, lambda: float(model.device.get(batches[0].metrics)[0]))
+
+
+def cuda_job(case: Case, dtype: str, precision: str) -> Job:
+    """A case on the GPU, many calls at a time; those of an op are recorded, as a step is by itself."""
+    device = open_device("cuda")
+    if case.group == "machine":
+        return burst(copy_job(device), case.burst(), device.sync)
+    if case.model:
+        return burst(model_step(case, dtype, "cuda", precision), case.burst(), device.sync)
+    return burst(op_job(case, dtype, "cuda", precision), case.burst(), device.sync, device.record)
+
+
+def copy_job(device: NumpyDevice) -> Job:
+    """A copy from one array of the GPU to another; its result says how many bytes are read and written."""
+    from ..device import cuda_stream
+
+    source, target = (device.empty(COPIED, np.uint8) for _ in range(2))
+    device.fill(source, 1)
+    return Job(
+        lambda: target.copy_to_device(source, stream=cuda_stream()),  # type: ignore[attr-defined]
+        lambda: {"amount": np.array([2.0 * COPIED])},
+    )

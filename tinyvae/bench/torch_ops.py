@@ -11,45 +11,53 @@ import torch
 import torch.nn.functional as F
 
 from .cases import Case
-from .job import Job
+from .job import Job, Variant, burst
 from .ours import named
 
 IMAGES = {"x", "grad_y", "y", "grad_x"}
 
 
-def torch_job(case: Case, dtype: str, threads: int, channels_last: bool) -> Job:
+def torch_job(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     """The case by PyTorch."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     host = named(case, case.arguments(np.dtype(dtype).type))
-    return _convolution(case, host, channels_last) if case.group == "convs" else _product(case, host)
+    place = "cuda" if variant.cuda else "cpu"
+    convolution = case.group == "convs"
+    made = _convolution(case, host, variant.channels_last, place) if convolution else _product(case, host, place)
+    if not variant.cuda:
+        return made
+    from . import torch_cuda
+
+    torch_cuda.set_precision(variant.tf32)
+    return burst(made, case.burst(), torch_cuda.wait, torch_cuda.Recorded)
 
 
-def _product(case: Case, host: dict[str, Any]) -> Job:
+def _product(case: Case, host: dict[str, Any], place: str) -> Job:
     """A dense layer's product into arrays made beforehand."""
-    a: Any = {k: torch.from_numpy(v).clone() for k, v in host.items() if isinstance(v, np.ndarray) and v.size}
+    a: Any = {k: torch.tensor(v, device=place) for k, v in host.items() if isinstance(v, np.ndarray) and v.size}
     calls: dict[str, tuple[str, Callable[[], Any]]] = {
         "dense": ("y", lambda: torch.addmm(a["b"], a["x"], a["w"], out=a["y"])),
         "dense_grad_x": ("grad_x", lambda: torch.mm(a["grad_y"], a["w"].t(), out=a["grad_x"])),
         "dense_grad_w": ("grad_w", lambda: torch.mm(a["x"].t(), a["grad_y"], out=a["grad_w"])),
     }
     output, run = calls[case.op]
-    return Job(run, lambda: {output: a[output].numpy().copy()})
+    return Job(run, lambda: {output: a[output].cpu().numpy().copy()})
 
 
-def _convolution(case: Case, host: dict[str, Any], channels_last: bool) -> Job:
+def _convolution(case: Case, host: dict[str, Any], channels_last: bool, place: str) -> Job:
     """A convolution, or a transposed one, or one gradient of either; PyTorch makes its outputs anew in each call."""
     memory = torch.channels_last if channels_last else torch.contiguous_format
 
     def image(name: str) -> Any:
-        return torch.from_numpy(host[name]).permute(0, 3, 1, 2).contiguous(memory_format=memory).clone()
+        return torch.tensor(host[name], device=place).permute(0, 3, 1, 2).contiguous(memory_format=memory)
 
     weight = host["w"] if "w" in host else np.zeros_like(host["grad_w"])  # values do not enter its own gradient
-    w = torch.from_numpy(weight).permute(3, 2, 0, 1).contiguous(memory_format=memory).clone()
+    w = torch.tensor(weight, device=place).permute(3, 2, 0, 1).contiguous(memory_format=memory)
     stride, padding = host["stride"], host["padding"]
     made: list[Any] = []
     if case.use == "forward":
-        x, b = image("grad_y" if case.transposed else "x"), torch.from_numpy(host["b"]).clone()
+        x, b = image("grad_y" if case.transposed else "x"), torch.tensor(host["b"], device=place)
         convolve: Any = F.conv_transpose2d if case.transposed else F.conv2d
 
         def forward() -> None:
@@ -62,7 +70,8 @@ def _convolution(case: Case, host: dict[str, Any], channels_last: bool) -> Job:
     # an operand whose values do not enter stands there with its shape
     shape_x = smaller if case.transposed else larger
     name_x, name_grad = ("grad_y", "x") if case.transposed else ("x", "grad_y")
-    x = torch.zeros(shape_x, dtype=w.dtype).contiguous(memory_format=memory) if to_x else image(name_x)
+    zeros = torch.zeros(shape_x, dtype=w.dtype, device=place)
+    x = zeros.contiguous(memory_format=memory) if to_x else image(name_x)
     grad = image(name_grad)
 
     def backward() -> None:
@@ -72,8 +81,8 @@ def _convolution(case: Case, host: dict[str, Any], channels_last: bool) -> Job:
 
     if to_x:
         return Job(backward, lambda: {"y" if case.transposed else "grad_x": _channels_last(made[0])})
-    return Job(backward, lambda: {"grad_w": made[1].permute(2, 3, 1, 0).contiguous().numpy().copy()})
+    return Job(backward, lambda: {"grad_w": made[1].permute(2, 3, 1, 0).contiguous().cpu().numpy().copy()})
 
 
 def _channels_last(image: Any) -> np.ndarray:
-    return image.permute(0, 2, 3, 1).contiguous().numpy().copy()
+    return image.permute(0, 2, 3, 1).contiguous().cpu().numpy().copy()

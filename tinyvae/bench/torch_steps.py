@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import datasets
-from .cases import BATCH, LATENT
-from .job import Job, step_job
+from .cases import LATENT, Case
+from .job import Job, Variant, burst, step_job
 
 LR = 1e-3
 
@@ -35,27 +35,34 @@ def networks(model: str) -> tuple[Any, Any]:
 
 
 class Program:
-    """A VAE in PyTorch: its networks, its loss (compiled where asked for), its optimiser, its batches."""
+    """A VAE in PyTorch: its networks, its loss (compiled where asked for), its optimiser, its batches.
 
-    def __init__(self, model: str, dtype: str, compiled: bool, channels_last: bool, seed: int = 0) -> None:
+    Data and order stand where the network is; so does the cursor of a step that is captured, which freezes numbers.
+    """
+
+    def __init__(self, model: str, dtype: str, variant: Variant, batch: int, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        kind = getattr(torch, dtype)
-        self.encoder, self.decoder = (network.to(kind) for network in networks(model))
-        self.conv, self.kind = model != "vae", kind
-        self.memory = torch.channels_last if channels_last else torch.contiguous_format
-        if channels_last:
+        self.place = torch.device("cuda" if variant.cuda else "cpu")
+        self.conv, self.kind, self.batch = model != "vae", getattr(torch, dtype), batch
+        self.memory = torch.channels_last if variant.channels_last else torch.contiguous_format
+        self.encoder, self.decoder = (network.to(self.place, self.kind) for network in networks(model))
+        if variant.channels_last:
             for network in (self.encoder, self.decoder):
                 network.to(memory_format=torch.channels_last)
-        self.loss: Callable[[Any], Any] = torch.compile(self.negative_elbo) if compiled else self.negative_elbo
+        self.loss: Callable[[Any], Any] = torch.compile(self.negative_elbo) if variant.compiled else self.negative_elbo
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, LR, fused=True)
+        self.optimizer = torch.optim.Adam(parameters, LR, fused=True, capturable=variant.captured)
         images = np.ascontiguousarray(datasets.load("mnist").train_images)
-        self.data = torch.from_numpy(images).reshape(len(images), 784)
+        self.data = torch.from_numpy(images).reshape(len(images), 784).to(self.place)
+        self.order = torch.arange(len(images), device=self.place)
+        self.captured, self.rows = variant.captured, torch.arange(batch, device=self.place)
+        self.cursor: Any = torch.zeros((), dtype=torch.int64, device=self.place) if variant.captured else 0
         self.shuffle()
 
     def shuffle(self) -> None:
-        """A new order of the images."""
-        self.order, self.cursor = torch.randperm(len(self.data)), 0
+        """A new order of the images, and a return to its beginning."""
+        self.order.copy_(torch.randperm(len(self.data), device=self.place))
+        self.cursor *= 0
 
     def negative_elbo(self, x: Any) -> Any:
         """−ELBO in nats per image, the encoder giving log-sigma, one sample of noise."""
@@ -67,11 +74,11 @@ class Program:
         kl = 0.5 * (z_mean * z_mean + torch.exp(2 * z_log_sigma) - 1 - 2 * z_log_sigma).sum()
         return (recon + kl) / x.shape[0]
 
-    def step(self) -> Any:
-        """Gathers a batch of bytes by shuffled indices, scales it, and makes one step of Adam; returns the loss."""
-        at = self.order[self.cursor : self.cursor + BATCH]
-        self.cursor += BATCH
-        x = self.data[at].to(self.kind).div_(255)
+    def step(self, count: int | None = None) -> Any:
+        """Gathers a batch (`count` images) by shuffled indices, scales it, makes one step of Adam; returns the loss."""
+        places = self.cursor + self.rows[:count] if self.captured else slice(self.cursor, self.cursor + self.batch)
+        x = self.data[self.order[places]].to(self.kind).div_(255)
+        self.cursor += self.batch
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(x)
         loss.backward()
@@ -79,16 +86,22 @@ class Program:
         return loss
 
 
-def torch_step(model: str, dtype: str, threads: int, compiled: bool, channels_last: bool) -> Job:
-    """A training step by PyTorch, eager or compiled, in either layout of images."""
+def torch_step(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
+    """A training step by PyTorch: eager, compiled or captured, in either layout of images."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
-    program = Program(model, dtype, compiled, channels_last)
-    losses: list[Any] = []
+    program = Program(case.model, dtype, variant, case.batch)
+    whole = len(program.data) // case.batch * case.batch  # whole batches only: a ragged one would be compiled anew
+    losses: list[Any] = [None]
 
-    def run() -> None:
-        if program.cursor + BATCH > len(program.data):
-            program.cursor = 0  # whole batches only: a ragged one would be compiled anew
-        losses[:] = [program.step()]
+    def step() -> None:
+        losses[0] = program.step()
+        program.cursor %= whole
 
-    return step_job(run, lambda: float(losses[0].detach()))
+    if not variant.cuda:
+        return step_job(step, lambda: float(losses[0].detach()))
+    from . import torch_cuda
+
+    torch_cuda.set_precision(variant.tf32)
+    made = step_job(torch_cuda.Recorded(step) if variant.captured else step, lambda: float(losses[0].detach()))
+    return burst(made, case.burst(), torch_cuda.wait)

@@ -169,6 +169,16 @@ def assert_close(name: str, got: Arrays, want: Arrays, magnitudes: Arrays, depth
         require(bool(within.all()), off)
 
 
+def assert_near(name: str, got: Arrays, want: Arrays, magnitudes: Arrays) -> None:
+    """The same for products of factors rounded to 11 bits: ‖difference‖ ≤ 10⁻³·‖want‖, each one ≤ 2⁻⁹·Σ|terms|."""
+    for argument, array in ((k, a) for k, a in got.items() if a.size):
+        require(bool(np.isfinite(array).all()), f"{name}: {argument} is not finite, or not fully written")
+        difference = np.abs(array.astype(np.float64) - want[argument])
+        off = float(np.linalg.norm(difference) / np.linalg.norm(want[argument]))
+        require(off <= 1e-3, f"{name}: {argument} is off by {off:.2g} of its norm")
+        require(bool((difference <= magnitudes[argument] / 512).all()), f"{name}: an element of {argument} is off")
+
+
 def verify_op(name: str, device: str, dtype: Any) -> None:
     """A WrongResult unless the op, on every case of the table, is within the bound of the float64 reference."""
     for label in (label for op, label in cases() if op == name):

@@ -46,25 +46,26 @@ class Server:
         start = time.perf_counter()
         if self.job.before:
             self.job.before()
-        self.job.run()
+        (self.job.once or self.job.run)()
         first = time.perf_counter() - start
         results: dict[str, Any] = dict(self.job.result())
         np.savez(order["result"], **results)
         return {"first": first}
 
     def time(self, order: dict) -> Answer:
-        """The seconds of each of `calls` calls, after `warm` that are not counted."""
+        """The seconds of each of `calls` calls, after `warm` that are not counted; a mean for each run of several."""
         assert self.job is not None
-        run, before, times = self.job.run, self.job.before, []
+        run, before, each, times = self.job.run, self.job.before, self.job.calls, []
+        warm, runs = (-(-order[key] // each) for key in ("warm", "calls"))
         gc.disable()
-        for i in range(order["warm"] + order["calls"]):
+        for i in range(warm + runs):
             if before:
                 before()
             start = time.perf_counter()
             run()
             seconds = time.perf_counter() - start
-            if i >= order["warm"]:
-                times.append(seconds)
+            if i >= warm:
+                times.append(seconds / each)
         gc.enable()
         return {"times": times}
 

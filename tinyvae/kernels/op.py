@@ -92,23 +92,29 @@ class Op:
         """Arguments for one call: arrays drawn by NumPy, outputs poisoned with NaN (or all ones for integers)."""
         rng = np.random.default_rng(seed)
         lengths = self.examples[label]
+        arrays = self.arrays(lengths, dtype)
         drawn: list[Any] = []
         for arg in self.args:
             if arg.role == "option":
                 drawn.append(lengths[arg.name])
                 continue
-            if arg.role == "work":
-                drawn.append(np.full(self.work(lengths), np.nan, dtype))
-                continue
-            kind = dtype if arg.dtype == "float" else np.uint8 if arg.dtype == "image" else arg.dtype
-            shape = _lengths(arg.dims, lengths) if not (arg.optional and lengths.get(f"no_{arg.name}")) else (0,)
-            if arg.role == "out":
+            shape, kind = arrays[arg.name]
+            if arg.role in ("out", "work"):
                 array = np.empty(shape, kind)
                 array.fill(np.nan if np.dtype(kind).kind == "f" else np.iinfo(kind).max)
             else:
                 array = np.ascontiguousarray(DRAWS[arg.draw](rng, shape), dtype=kind)
             drawn.append(array)
         return drawn
+
+    def arrays(self, lengths: Mapping[str, Any], dtype: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """{argument: (shape, dtype)} of every array of a call; what may be left out is, where `no_NAME` says so."""
+        found: dict[str, tuple[tuple[int, ...], Any]] = {}
+        for arg in (a for a in self.args if a.role != "option"):
+            kind = dtype if arg.dtype == "float" else np.uint8 if arg.dtype == "image" else arg.dtype
+            shape = (self.work(lengths),) if arg.role == "work" else _lengths(arg.dims, lengths)
+            found[arg.name] = ((0,) if arg.optional and lengths.get(f"no_{arg.name}") else shape), kind
+        return found
 
     def check(self, arguments: tuple[Any, ...], on_gpu: bool = False) -> None:
         """Raises a KernelError with one clear sentence unless `arguments` fit this op, on the host or on a GPU."""

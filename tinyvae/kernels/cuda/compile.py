@@ -2,8 +2,8 @@
 It knows Numba's CUDA target by way of device, and not what a kernel computes.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
-lengths travel beside them. A Python int travels as uint32, a float as float64; what must be of the arrays' own dtype is
-passed as one of its scalars.
+lengths travel beside them. A Python int travels as uint32, also in a tuple, a float as float64; what must be of the
+arrays' own dtype is passed as one of its scalars.
 """
 
 from __future__ import annotations
@@ -41,11 +41,17 @@ class Kernel:
     """A kernel for any dtype: `function`, compiled for the types of its arguments when it is first launched.
 
     expect: instructions that the machine code for float32 must contain, by the names that the disassembler gives them.
-    max_registers: a cap for the compiler, None for its own choice.
+    max_registers: a cap for the compiler, None for its own choice. doubles: for float32 too it computes in float64.
     """
 
-    def __init__(self, function: Callable[..., None], expect: tuple[str, ...] = (), max_registers: int | None = None):
-        self.function, self.expect, self.max_registers = function, expect, max_registers
+    def __init__(
+        self,
+        function: Callable[..., None],
+        expect: tuple[str, ...] = (),
+        max_registers: int | None = None,
+        doubles: bool = False,
+    ) -> None:
+        self.function, self.expect, self.max_registers, self.doubles = function, expect, max_registers, doubles
         self.name = function.__name__
 
     @cached_property
@@ -58,10 +64,10 @@ class Kernel:
 
 
 def kernel(
-    *, expect: tuple[str, ...] = (), max_registers: int | None = None
+    *, expect: tuple[str, ...] = (), max_registers: int | None = None, doubles: bool = False
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Decorates a function as a Kernel."""
-    return lambda function: Kernel(function, expect, max_registers)
+    return lambda function: Kernel(function, expect, max_registers, doubles)
 
 
 device_function = cuda.jit(device=True)  # called by kernels; LLVM inlines it
@@ -89,6 +95,8 @@ def _argument(kernel: Kernel, place: int, value: Any) -> Any:
         raise DeviceError(f"{kernel.name}: argument {name} is an array of the host; upload it with device.put")
     if isinstance(value, int):
         return np.uint32(value)
+    if isinstance(value, tuple):
+        return tuple(_argument(kernel, place, part) for part in value)
     if isinstance(value, float | np.generic):  # a scalar of NumPy could be reshaped too
         return value
     return value if value.ndim == 1 else value.reshape(-1)

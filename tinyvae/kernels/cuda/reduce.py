@@ -35,3 +35,8 @@ def group_sum(value, room, group):
 def block_sum(value, room):
     """The sum over all threads of the block, a power of two of them. Every thread is told."""
     return group_sum(value, room, np.uint32(cuda.blockDim.x))
+
+
+def power_of_two(count, most):
+    """The smallest power of two that is not below `count`, and not above `most`, itself one."""
+    return min(most, 1 << max(0, count - 1).bit_length())
