@@ -60,7 +60,7 @@ class Kernel:
         if SIMULATED:
             return cuda.jit(self.function)
         options = {} if self.max_registers is None else {"max_registers": self.max_registers}
-        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), CACHE, _announce)
+        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), cuda.config, CACHE, _announce)
 
 
 def kernel(
