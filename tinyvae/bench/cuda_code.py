@@ -113,13 +113,18 @@ def calls() -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield case.op, {**lengths, **variant}
 
 
+def types_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numba's types of a launch's arguments."""
+    return tuple(types.Array(from_dtype(a.dtype), 1, "C") if isinstance(a, Ghost) else typeof(a) for a in arguments)
+
+
 @cache
 def launches() -> list[Launched]:
     """Every kernel that an op of the column launches, once for each set of types. Nothing runs."""
     found: dict[Any, Launched] = {}
 
     def note(kernel: compile.Kernel, blocks: Any, threads: Any, arguments: tuple[Any, ...]) -> None:
-        at = tuple(types.Array(from_dtype(a.dtype), 1, "C") if isinstance(a, Ghost) else typeof(a) for a in arguments)
+        at = types_of(arguments)
         one = found.setdefault((kernel, at), Launched(kernel, at))
         one.threads = max(one.threads, int(np.prod(threads)))
         if name not in one.ops:
@@ -155,6 +160,11 @@ def ptx_of(one: Launched, cc: Capability) -> str:
 
 def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[str, Any]:
     """Registers, stack, spilled and shared bytes of a kernel, and how often it has each instruction."""
+    return figures(*build(one, cc, tools))
+
+
+def build(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> tuple[str, str, str | None]:
+    """A kernel's PTX, what the assembler says of it, and the disassembler's listing, None where there is none."""
     ptx = ptx_of(one, cc)
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
@@ -162,15 +172,20 @@ def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[s
         cap = [f"--maxrregcount={one.kernel.max_registers}"] if one.kernel.max_registers else []
         said = command([tools["ptxas"], "-v", f"-arch=sm_{cc[0]}{cc[1]}", *cap, source, "-o", cubin]).stderr
         if cc == CAPABILITIES[0] and "nvdisasm" in tools:  # a quarter of a second each: once is enough
-            found = instructions(command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout)
+            listing = command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout
         else:
-            found = ptx_instructions(ptx)
+            listing = None
+    return ptx, said, listing
+
+
+def figures(ptx: str, said: str, listing: str | None) -> dict[str, Any]:
+    """What is to be known of a kernel that was built."""
     return {
         "registers": max(numbers(r"Used (\d+) registers", said)),
         "stack": max(numbers(r"(\d+) bytes stack", said)),
         "spilled": sum(numbers(r"(\d+) bytes spill", said)),
         "shared": max(numbers(r"(\d+) bytes smem", said)),
-        "instructions": found,
+        "instructions": ptx_instructions(ptx) if listing is None else instructions(listing),
     }
 
 
