@@ -2,8 +2,8 @@
 It knows Numba's CUDA target by way of device.py, and not what a kernel computes.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
-lengths travel beside them. A Python int travels as uint32, a float as float64; what must be of the arrays' own dtype is
-passed as one of its scalars.
+lengths travel beside them. A Python int travels as uint32, also in a tuple, a float as float64; what must be of the
+arrays' own dtype is passed as one of its scalars.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from ...device import cuda, cuda_stream
 from ...errors import DeviceError
@@ -36,12 +37,14 @@ class Kernel:
     @cached_property
     def dispatcher(self) -> Any:
         """Numba's object, made when it is first asked for."""
-        if self.max_registers is None:
+        if self.max_registers is None or config.ENABLE_CUDASIM:
             return cuda.jit(self.function)
         return cuda.jit(self.function, max_registers=self.max_registers)
 
 
-def kernel(*, expect: tuple[str, ...] = (), max_registers: int | None = None) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(
+    *, expect: tuple[str, ...] = (), max_registers: int | None = None
+) -> Callable[[Callable[..., None]], Kernel]:
     """Decorates a function as a Kernel."""
     return lambda function: Kernel(function, expect, max_registers)
 
@@ -67,6 +70,8 @@ def _argument(value: Any) -> Any:
         return value if value.ndim == 1 else value.reshape(-1)
     if isinstance(value, int):
         return np.uint32(value)
+    if isinstance(value, tuple):
+        return tuple(map(_argument, value))
     return value
 
 

@@ -1,16 +1,49 @@
-"""Instructions that Numba has no name for: loads and stores of 128 bits. In the simulator, the same in plain Python.
+"""Instructions that Numba has no name for: loads and stores of 128 bits, copies in the background, tensor cores.
 It knows instructions and their arguments, and nothing of what they are used for.
 
 Each is written twice, once as the machine's instruction and once for the simulator, and is called in one way:
     a0, a1, a2, a3 = load4(array, index)      four neighbours; array[index] stands on 16 bytes
     store4(array, index, a0, a1, a2, a3)
+    copy1(shared, to, source, at, inside)     shared[to] = source[at] if inside else 0, some time before wait_copies
+    copy16(shared, to, source, at, inside)    the same with the 16 bytes that begin there, on 16 bytes on both sides
+    commit_copies()                           closes a group of copies: all that this thread began since the last one
+    wait_copies(n)                            until at most the n youngest groups of this thread are under way
 """
 
 from __future__ import annotations
 
+import numpy as np
 from numba import config
 
 if config.ENABLE_CUDASIM:
+    from threading import local
+
+    class _Copies(local):
+        """A thread's copies, none of them made yet: so that a kernel that forgets to wait reads what was there."""
+
+        def __init__(self):
+            self.open, self.groups = [], []
+
+    _copies = _Copies()
+
+    def _copy(shared, to, source, at, inside, count):
+        to, at = int(to), int(at)
+        _copies.open.append((shared, to, source[at : at + count].copy() if inside else np.zeros(count), count))
+
+    def copy1(shared, to, source, at, inside):
+        _copy(shared, to, source, at, inside, 1)
+
+    def copy16(shared, to, source, at, inside):
+        _copy(shared, to, source, at, inside, 16 // source.dtype.itemsize)
+
+    def commit_copies():
+        _copies.groups.append(_copies.open)
+        _copies.open = []
+
+    def wait_copies(n):
+        while len(_copies.groups) > n:
+            for shared, to, values, count in _copies.groups.pop(0):
+                shared[to : to + count] = values
 
     def load4(array, index):
         return array[index], array[index + 1], array[index + 2], array[index + 3]
@@ -57,3 +90,51 @@ else:
             return context.get_dummy_value()
 
         return signature, generate
+
+    def _asm(builder, result, text, constraints, arguments, side_effect=True):
+        kind = ir.FunctionType(result, [a.type for a in arguments])
+        return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=side_effect), arguments)
+
+    def _copier(bytes_of):
+        """An intrinsic that copies bytes_of(dtype) bytes from global to shared memory by way of no register."""
+
+        def typed(typing, shared, to, source, at, inside):
+            count = bytes_of(source.dtype)
+            way = "cg" if count == 16 else "ca"  # 16 bytes may pass by the first-level cache
+
+            def generate(context, builder, signature, arguments):
+                pointers = []
+                for array_type, array, index in zip(signature.args[::2], arguments[::2], arguments[1::2], strict=False):
+                    data = context.make_array(array_type)(context, builder, array).data
+                    pointers.append(builder.gep(data, [index]))
+                inner = builder.addrspacecast(pointers[0], ir.PointerType(pointers[0].type.pointee, SHARED))
+                size = builder.select(arguments[4], ir.Constant(ir.IntType(32), count), ir.Constant(ir.IntType(32), 0))
+                _asm(
+                    builder, ir.VoidType(), f"cp.async.{way}.shared.global [$0], [$1], {count}, $2;", "r,l,r,~{memory}",
+                    [builder.ptrtoint(inner, ir.IntType(32)), builder.ptrtoint(pointers[1], ir.IntType(64)), size],
+                )  # fmt: skip
+                return context.get_dummy_value()
+
+            return types.void(shared, to, source, at, types.boolean), generate
+
+        return typed
+
+    SHARED = 3  # the address space
+    copy1 = intrinsic(_copier(lambda dtype: dtype.bitwidth // 8))
+    copy16 = intrinsic(_copier(lambda dtype: 16))
+
+    @intrinsic
+    def commit_copies(typing):
+        def generate(context, builder, signature, arguments):
+            _asm(builder, ir.VoidType(), "cp.async.commit_group;", "~{memory}", [])
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    @intrinsic(prefer_literal=True)
+    def wait_copies(typing, n):
+        def generate(context, builder, signature, arguments):
+            _asm(builder, ir.VoidType(), f"cp.async.wait_group {n.literal_value};", "~{memory}", [])
+            return context.get_dummy_value()
+
+        return types.void(n), generate
