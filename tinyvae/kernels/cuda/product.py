@@ -1,5 +1,5 @@
-"""The matrix product c = act(a b + bias) on the GPU, tile by tile: buffers of shared memory that are filled in the
-background, and sums in registers. It knows tiles and sums; where a tile's numbers come from is an Operand's business."""
+"""The matrix product c = act(a b + bias) on the GPU, tile by tile: stages in shared memory that are filled in the
+background, sums in registers. It knows tiles and sums; where a tile's numbers come from is an Operand's business."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .elementwise import activated
 from .intrinsics import commit_copies, load4, store4, wait_copies
 from .sums import line_sum
 from .tensor import tensor_cores
-from .tile import Arithmetic, Operand, Tile, spot
+from .tile import NOWHERE, Arithmetic, Operand, Tile, spot
 
 
 @device_function
@@ -78,12 +78,12 @@ def load_strip(x, source, at, strip):
 def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[..., Any], quads: bool) -> Kernel:
     """The kernel for grid (tiles of rows, tiles of columns, parts of K) and tile.threads threads. Its arguments:
 
-        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, apart, act, add, geometry_c, c, grad_b
+        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b
 
-    c[place(geometry_c, row) + column] = act(Σ a b + bias[column]), added to what is there where add is 1. Part z of K
-    is steps z · share to (z + 1) · share, and its sums stand z · apart further on; share is a multiple of tile.depth.
-    A row of blocks more gives grad_b, the sums of b over its steps, where b is a flat matrix.
-    quads: whether c, bias and every place stand on 16 bytes and N is a multiple of 4.
+    c[to] = act(Σ a b + bias[channel]), added to what is there where add is 1; (to, channel) = place(geometry_c, part,
+    row, column), to = NOWHERE where nothing is stored. Part z sums the steps that a.steps gives it; share is a multiple
+    of tile.depth. Where b is a flat matrix, one more row of blocks gives grad_b, the sums of b's columns, in row 0's
+    place. quads: N is a multiple of 4, and four columns stand on 16 bytes together, in c and in the bias.
     """
     U, kind = np.uint32, np.dtype(dtype).type
     ROWS, COLUMNS, DEPTH, TALL, WIDE, SLICES, STAGES, TENSOR = tile
@@ -97,31 +97,28 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
     while SLICES * RISE * DOWN * PITCH_C > SIZE:
         RISE //= 2  # so many rows of each thread are stored together
     LINES_C = RISE * DOWN
-    begin_a, begin_b, fill_a, fill_b = a.begin, b.begin, a.fill, b.fill
+    begin_a, begin_b, fill_a, fill_b, steps = a.begin, b.begin, a.fill, b.fill, a.steps
     PAIR, corner, multiply = (tensor_cores if TENSOR else fused_multiply_add)(dtype, tile, DEEP_A, DEEP_B)
     SUMS = TALL * WIDE * PAIR
 
-    def product_kernel(
-        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, apart, act, add, geometry_c, c, grad_b
-    ):
+    def product_kernel(a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b):
         stages = cuda.shared.array(SHARED, item).view(kind)
         notes_a = cuda.local.array(NOTES_A, U)
         notes_b = cuda.local.array(NOTES_B, U)
         sums = cuda.local.array(SUMS, kind)
         thread, part = U(cuda.threadIdx.x), U(cuda.blockIdx.z)
         row0, column0 = U(U(cuda.blockIdx.x) * U(ROWS)), U(U(cuda.blockIdx.y) * U(COLUMNS))
-        k = U(part * share)
-        k_end = U(k + share) if U(k + share) < K else K
+        k, k_end = steps(geometry_a, part, share, K)
         if row0 >= M and not DEEP_B:
             n = U(column0 + thread % U(COLUMNS))
             total = line_sum(b, N, n, k, k_end, THREADS, COLUMNS, stages, thread)
             if thread < U(COLUMNS) and n < N:
-                to = U(part * apart + n)
+                to, _ = place(geometry_c, part, U(0), n)
                 grad_b[to] = grad_b[to] + total if add else total
             return
 
-        begin_a(notes_a, geometry_a, row0, thread)
-        begin_b(notes_b, geometry_b, column0, thread)
+        begin_a(notes_a, geometry_a, part, row0, thread)
+        begin_b(notes_b, geometry_b, part, column0, thread)
         ahead = k  # the first step that is not yet on its way
         for free in range(STAGES - 1):
             if ahead < k_end:
@@ -164,20 +161,21 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
             while e < U(LINES_C * COLUMNS):
                 line, n = U(e // U(COLUMNS)), U(e % U(COLUMNS))
                 row = U(row0 + spot(DEEP_A, U(turn * RISE) + line // U(DOWN), line % U(DOWN), U(DOWN)))
+                to, channel = NOWHERE, U(0)
                 if row < M and U(column0 + n) < N:
+                    to, channel = place(geometry_c, part, row, U(column0 + n))
+                if to != NOWHERE:
                     load_strip(y, stages, U(line * U(PITCH_C) + n), STRIP)
                     for s in range(1, SLICES):
                         load_strip(x, stages, U((U(s * LINES_C) + line) * U(PITCH_C) + n), STRIP)
                         for p in range(STRIP):
                             y[p] += x[p]
-                    n = U(column0 + n)
                     if has_bias:
-                        load_strip(x, bias, n, STRIP)
+                        load_strip(x, bias, channel, STRIP)
                         for p in range(STRIP):
                             y[p] += x[p]
                     for p in range(STRIP):
                         y[p] = activated(y[p], act)
-                    to = U(place(geometry_c, row) + part * apart + n)
                     if add:
                         load_strip(x, c, to, STRIP)
                         for p in range(STRIP):
@@ -188,4 +186,6 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                         c[to] = y[0]
                 e = U(e + U(THREADS * STRIP))
 
-    return Kernel(product_kernel, max_registers=min(255, 32_768 // tile.threads))  # two blocks to a multiprocessor
+    expect = ("HMMA", "LDGSTS") if TENSOR else ("FFMA", "LDS.128", "LDGSTS")
+    two_blocks = min(255, 32_768 // THREADS)  # registers, so that a multiprocessor holds two blocks
+    return Kernel(product_kernel, expect, two_blocks)
