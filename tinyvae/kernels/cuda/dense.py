@@ -1,29 +1,14 @@
-"""The dense layer's three products: which tile is taken, from the shapes alone, and how each matrix is read.
-It knows shapes and addresses; the arithmetic is product.py's."""
+"""The dense layer's three products: how each matrix is read, and what is asked of product.py.
+It knows shapes and addresses, and no arithmetic."""
 
 from __future__ import annotations
 
 from ..reference import IDENTITY
-from ..scratch import BLOCKS, depth_parts
+from ..scratch import depth_parts
 from .compile import aligned, blocks_for, launch
 from .product import product
 from .sums import add_lines
-from .tile import Tile, matrix, row_major
-
-LARGE, MEDIUM, SMALL = Tile(128, 128, 16, 8, 8, 1, 2), Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 4, 4, 4, 4)
-PLAIN = {
-    4: (LARGE, MEDIUM, SMALL),
-    8: (MEDIUM._replace(stages=2), SMALL._replace(depth=16)),
-}  # by the bytes of a number
-TENSOR = tuple(tile._replace(tensor=True) for tile in (LARGE, MEDIUM, SMALL))
-
-
-def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
-    """The largest tile that gives every multiprocessor of a large GPU a block, else the smallest."""
-    for tile in tiles:
-        if blocks_for(M, tile.rows) * blocks_for(N, tile.columns) * parts >= BLOCKS // 2:
-            return tile
-    return tiles[-1]
+from .tile import PLAIN, TENSOR, matrix, row_major, tile_for
 
 
 def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add=0, grad_b=None, parts=1):

@@ -187,5 +187,5 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                 e = U(e + U(THREADS * STRIP))
 
     expect = ("HMMA", "LDGSTS") if TENSOR else ("FFMA", "LDS.128", "LDGSTS")
-    two_blocks = min(255, 32_768 // THREADS)  # registers, so that a multiprocessor holds two blocks
-    return Kernel(product_kernel, expect, two_blocks)
+    blocks = 2 if ROWS * COLUMNS <= 16_384 else 1  # a multiprocessor has registers for so many
+    return Kernel(product_kernel, expect, min(255, 65_536 // blocks // THREADS))

@@ -1,4 +1,4 @@
-"""A product's tiles: how they are cut up among threads, and how the numbers of two operands come into shared memory.
+"""A product's tiles: which one is taken, how it is shared out among threads, how numbers come into shared memory.
 It knows lines of memory and no arithmetic.
 
 A stage holds a piece of a and a piece of b, each as it stands in memory, line by line, with a gap behind each line:
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compile import device_function
+from ..scratch import BLOCKS
+from .compile import blocks_for, device_function
 from .intrinsics import copy1, copy16
 
 
@@ -23,8 +24,8 @@ class Tile(NamedTuple):
     """What a block computes: rows × columns of c, `depth` steps at a time.
 
     tall × wide: a's rows by b's columns that a thread loads. slices: groups of threads that make the same tile from
-    different steps of a stage, where a tile alone would leave too few threads. stages: buffers, a power of two; all but
-    one are being filled ahead. tensor: on tensor cores, two threads of plain arithmetic to one.
+    different steps of a stage, where a tile alone would leave too few threads. stages: buffers, of which all but one
+    are filled ahead. tensor: on tensor cores, one thread for two of plain arithmetic.
     """
 
     rows: int
@@ -44,7 +45,33 @@ class Tile(NamedTuple):
     def stage(self, deep: bool, length: int) -> tuple[int, int]:
         """Lines of a stage, and from one to the next; `length` is the tile's rows for a, its columns for b. The gap
         between them lets lines that are read together begin in different banks."""
-        return (length, self.depth + (8 if self.tensor else 4)) if deep else (self.depth, length + 4)
+        if not deep:
+            return self.depth, length + 4
+        return length, self.depth + (4 if not self.tensor else 8 - self.depth % 16)
+
+    @property
+    def cycles(self) -> float:
+        """About what one step along K takes a multiprocessor: 128 of the threads' instructions a cycle, 45 of them for
+        a stage's copies, or 6 numbers from the second-level cache."""
+        each = self.tall * self.wide + (self.tall + self.wide) / 4 + 45 * self.slices / self.depth
+        threads = self.rows // self.tall * (self.columns // self.wide)
+        return max(threads * each / 128, (self.rows + self.columns) / 6)
+
+
+LARGE, MEDIUM = Tile(128, 128, 16, 8, 8, 1, 2), Tile(64, 64, 16, 4, 4, 1, 4)
+SMALL, TINY = Tile(32, 32, 32, 4, 4, 4, 4), Tile(16, 32, 32, 4, 4, 4, 4)
+PLAIN = {  # by the bytes of a number
+    4: (LARGE, MEDIUM, SMALL, TINY),
+    8: (MEDIUM._replace(stages=2), SMALL._replace(depth=16), TINY._replace(depth=16)),
+}
+TENSOR = tuple(tile._replace(tensor=True) for tile in (LARGE, MEDIUM, SMALL))
+
+
+def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int = 1) -> Tile:
+    """The tile with which the busiest multiprocessor of a large GPU is done first: from the shapes, never from the GPU,
+    so that sums have the same order everywhere."""
+    blocks = {tile: blocks_for(M, tile.rows) * blocks_for(N, tile.columns) * parts for tile in tiles}
+    return min(tiles, key=lambda tile: blocks_for(blocks[tile], BLOCKS // 2) * tile.cycles)
 
 
 NOWHERE = np.uint32(0xFFFFFFFF)  # the place of a number that is not stored
