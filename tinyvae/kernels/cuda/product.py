@@ -45,6 +45,17 @@ class Tile(NamedTuple):
         return self.rows // self.tall * (self.columns // self.wide) * self.slices
 
 
+NOWHERE = np.uint32(0xFFFFFFFF)  # the place of a number that is not stored
+
+
+@device_function
+def equal_shares(geometry, part, share, K):
+    """The steps along K that part z of the grid sums: z · share to (z + 1) · share."""
+    first = np.uint32(part * share)
+    end = np.uint32(first + share)
+    return first, end if end < K else K
+
+
 class Operand(NamedTuple):
     """How a's or b's numbers come into shared memory: two device functions that each thread calls.
 
@@ -57,12 +68,15 @@ class Operand(NamedTuple):
         fill(tile, at, source, geometry, notes, k, k_end, thread)
             begins this thread's share of the copies (copy1, copy16) of steps k to k + depth of all rows of the tile to
             tile[at:], line l beginning at tile[at + l · pitch(deep, …)]. Steps from k_end on must become zeros.
+        steps(geometry, part, share, K)
+            of a: the first step of this part of the grid, and the one behind its last
     """
 
     deep: bool
     notes: int
     begin: Callable[..., None]
     fill: Callable[..., None]
+    steps: Callable[..., Any] = equal_shares
 
 
 def pitch(deep: bool, length: int, depth: int) -> int:
@@ -125,9 +139,9 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
 
 
 @device_function
-def row_major(geometry, row):
-    """Where a row of c begins: geometry = (N,)."""
-    return np.uint32(row * geometry[0])
+def row_major(geometry, part, row, column):
+    """c as it is computed, part behind part: geometry = (M, N)."""
+    return np.uint32((part * geometry[0] + row) * geometry[1] + column), column
 
 
 @cache
@@ -136,9 +150,9 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
 
         a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c
 
-    c[place(geometry_c, row) + column] = act(Σ a b + bias[column]), added to what is there where add is 1. Part z of K
-    is steps z · share to (z + 1) · share, and its sums stand z · M · N further on; share is a multiple of tile.depth.
-    quads: whether c, bias and every place stand on 16 bytes and N is a multiple of 4.
+    c[to] = act(Σ a b + bias[channel]), added to what is there where add is 1; (to, channel) = place(geometry_c, part,
+    row, column), to = NOWHERE where nothing is stored. Part z sums the steps that a.steps gives it; share is a multiple
+    of tile.depth. quads: whether c, bias and every place stand on 16 bytes and N is a multiple of 4.
     """
     U = np.uint32
     kind = np.dtype(dtype).type
@@ -157,7 +171,7 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
         RISE //= 2
     STORED = RISE * DOWN  # rows of the tile
     STRIP = 1
-    begin_a, begin_b, fill_a, fill_b = a.begin, b.begin, a.fill, b.fill
+    begin_a, begin_b, fill_a, fill_b, steps = a.begin, b.begin, a.fill, b.fill, a.steps
 
     def product_kernel(a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c):
         tiles_a = cuda.shared.array(SHARED_A, quad).view(kind)
@@ -179,8 +193,7 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
         at_b = U(across * U(PITCH_B) + first_k) if DEEP_B else U(first_k * U(PITCH_B) + across * U(4))
 
         part = U(cuda.blockIdx.z)
-        k = U(part * share)
-        k_end = U(k + share) if U(k + share) < K else K
+        k, k_end = steps(geometry_a, part, share, K)
         ahead = k
         begin_a(notes_a, geometry_a, row0, thread)
         begin_b(notes_b, geometry_b, column0, thread)
@@ -250,14 +263,15 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                 line, column = U(e // U(COLUMNS)), U(e % U(COLUMNS))
                 i, d = U(U(turn * RISE) + line // U(DOWN)), U(line % U(DOWN))
                 row = U(row0 + (d + i * U(DOWN) if DEEP_A else i // U(4) * U(4 * DOWN) + d * U(4) + i % U(4)))
+                to, channel = NOWHERE, U(0)
                 if row < M and U(column0 + column) < N:
+                    to, channel = place(geometry_c, part, row, U(column0 + column))
+                if to != NOWHERE:
                     y = board[U(line * U(PITCH_C) + column)]
                     for s in range(1, SLICES):
                         y += board[U((U(s * STORED) + line) * U(PITCH_C) + column)]
-                    column = U(column0 + column)
-                    to = U(place(geometry_c, row) + part * M * N + column)
                     if has_bias:
-                        y += bias[column]
+                        y += bias[channel]
                     y = activated(y, act)
                     c[to] = c[to] + y if add else y
                 e = U(e + U(THREADS * STRIP))
