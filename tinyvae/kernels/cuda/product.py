@@ -62,8 +62,8 @@ class Operand(NamedTuple):
     Every number is a uint32; `source` is the flat array, `geometry` a tuple of uint32 that the launch hands over,
     `notes` a local array of `notes` uint32 in which a thread keeps what it has worked out once. For b read column for
     row.
-        begin(notes, geometry, first, thread)
-            once per block; the tile's first row of a is `first`. Rows beyond the last may be taken for any other row:
+        begin(notes, geometry, part, first, thread)
+            once per block, of this part of the grid; the tile's first row of a is `first`. Rows beyond the last may be taken for any other row:
             nothing that they give is stored.
         fill(tile, at, source, geometry, notes, k, k_end, thread)
             begins this thread's share of the copies (copy1, copy16) of steps k to k + depth of all rows of the tile to
@@ -106,7 +106,7 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
     U, LANES, WIDTH, LAST = np.uint32, np.uint32(lanes), np.uint32(width), np.uint32(width)
 
     @device_function
-    def begin_deep(notes, geometry, first, thread):
+    def begin_deep(notes, geometry, part, first, thread):
         stride, limit = geometry
         for i in range(count):
             line = U(first + thread // LANES + U(i * step))
@@ -121,7 +121,7 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
             copy(tile, to + i * step * PITCH, source, U(notes[i] + k), inside)
 
     @device_function
-    def begin_flat(notes, geometry, first, thread):
+    def begin_flat(notes, geometry, part, first, thread):
         stride, limit = geometry
         column = U(first + thread % LANES * WIDTH)
         notes[0] = column if column < limit else U(limit - LAST)
@@ -195,8 +195,8 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
         part = U(cuda.blockIdx.z)
         k, k_end = steps(geometry_a, part, share, K)
         ahead = k
-        begin_a(notes_a, geometry_a, row0, thread)
-        begin_b(notes_b, geometry_b, column0, thread)
+        begin_a(notes_a, geometry_a, part, row0, thread)
+        begin_b(notes_b, geometry_b, part, column0, thread)
         for stage in range(STAGES - 1):
             if ahead < k_end:
                 fill_a(tiles_a, U(stage * SIZE_A), a, geometry_a, notes_a, ahead, k_end, thread)
