@@ -10,6 +10,8 @@ TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so t
 WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
 PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
+BLOCKS = 264
+TILE = 64
 TALLEST = 14  # rows of the tallest register tile of any machine
 
 
@@ -54,6 +56,12 @@ def images_together(run: int, image: int) -> int:
     return 1 if run < WIDEST else max(1, min(8, 65_536 // image))
 
 
+def weight_parts(pixels: int, rows: int, columns: int) -> int:
+    """On a GPU: how many partial sums a convolution's weight gradient is made of, so that its tiles are enough blocks."""
+    tiles = -(-rows // TILE) * -(-columns // TILE)
+    return max(1, min(-(-BLOCKS // tiles), pixels // PIXELS))
+
+
 def forward_room(d: Mapping[str, Any]) -> int:
     """conv2d: the packed weight, and a padded image for each task."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
@@ -79,4 +87,5 @@ def weight_grad_room(d: Mapping[str, Any]) -> int:
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
     image *= images_together(d["KW"] * d["C"], image)
     gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    return WIDEST + tasks * (up(taps * d["F"]) + image + gathered)
+    parts = weight_parts(d["B"] * d["OH"] * d["OW"], taps + 1, d["F"])
+    return max(WIDEST + tasks * (up(taps * d["F"]) + image + gathered), parts * (taps + 1) * d["F"])

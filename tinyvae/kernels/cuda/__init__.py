@@ -8,6 +8,7 @@ from importlib import import_module
 
 _FILES = {
     "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
+    "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
 }
 
 COLUMN: dict[str, Callable[..., None]] = {
