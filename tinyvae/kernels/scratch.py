@@ -10,9 +10,9 @@ TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so t
 WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
 PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
-BLOCKS = 264
-TILE = 64
 TALLEST = 14  # rows of the tallest register tile of any machine
+BLOCKS = 264  # of a GPU that are worth having: two to each multiprocessor of a large one
+SHALLOW = 256  # terms that a partial sum has at least
 
 
 def up(count: int) -> int:
@@ -35,9 +35,31 @@ def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> t
     return before, before + max(out, last + 1)
 
 
+def depth_parts(M: int, N: int, K: int) -> int:
+    """How many partial sums a deep product of few results is made of on a GPU: enough blocks for any, from the shapes."""
+    return max(1, min(K // SHALLOW, BLOCKS // max(1, -(-M // 64) * -(-N // 64))))
+
+
+def depth_parts_room(M: int, N: int, K: int) -> int:
+    """The partial sums of a product, and those of a bias's gradient behind each."""
+    parts = depth_parts(M, N, K)
+    return parts * (M + 1) * N if parts > 1 else 0
+
+
+def line_parts(R: int, N: int) -> int:
+    """How many partial sums a sum over R lines of N numbers is made of on a GPU."""
+    return max(1, min(R // SHALLOW, BLOCKS // max(1, -(-N // 32))))
+
+
+def line_parts_room(d: Mapping[str, Any]) -> int:
+    """bias_grad: the partial sums."""
+    parts = line_parts(d["R"], d["N"])
+    return parts * d["N"] if parts > 1 else 0
+
+
 def turned_room(d: Mapping[str, Any]) -> int:
-    """dense_grad_w: x with its columns as rows."""
-    return d["K"] * up(d["B"])
+    """dense_grad_w: on a CPU x with its columns as rows, on a GPU partial sums."""
+    return max(d["K"] * up(d["B"]), depth_parts_room(d["K"], d["N"], d["B"]))
 
 
 def turned_weight_room(d: Mapping[str, Any]) -> int:
@@ -54,12 +76,6 @@ def images_together(run: int, image: int) -> int:
     """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds. One
     where the windows are gathered first."""
     return 1 if run < WIDEST else max(1, min(8, 65_536 // image))
-
-
-def weight_parts(pixels: int, rows: int, columns: int) -> int:
-    """On a GPU: how many partial sums a convolution's weight gradient is made of, so that its tiles are enough blocks."""
-    tiles = -(-rows // TILE) * -(-columns // TILE)
-    return max(1, min(-(-BLOCKS // tiles), pixels // PIXELS))
 
 
 def forward_room(d: Mapping[str, Any]) -> int:
@@ -82,10 +98,11 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
 
 
 def weight_grad_room(d: Mapping[str, Any]) -> int:
-    """conv2d_grad_w: for each task a sum, a padded image, and the gathered windows of narrow images."""
+    """conv2d_grad_w: on a CPU, for each task a sum, a padded image, and the gathered windows of narrow images; on a GPU
+    partial sums."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
     image *= images_together(d["KW"] * d["C"], image)
     gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    parts = weight_parts(d["B"] * d["OH"] * d["OW"], taps + 1, d["F"])
-    return max(WIDEST + tasks * (up(taps * d["F"]) + image + gathered), parts * (taps + 1) * d["F"])
+    on_a_gpu = depth_parts_room(taps, d["F"], d["B"] * d["OH"] * d["OW"])
+    return max(WIDEST + tasks * (up(taps * d["F"]) + image + gathered), on_a_gpu)

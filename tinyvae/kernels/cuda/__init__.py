@@ -8,6 +8,8 @@ from importlib import import_module
 
 _FILES = {
     "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
+    "dense": ("dense", "dense_grad_x", "dense_grad_w"),
+    "sums": ("bias_grad",),
     "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
 }
 

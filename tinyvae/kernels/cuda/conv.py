@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ...device import cuda
-from ..scratch import weight_parts
-from .compile import Kernel, aligned, blocks_for, device_function, kernel, launch
+from ..reference import IDENTITY
+from ..scratch import BLOCKS, depth_parts
+from .compile import aligned, blocks_for, device_function, launch
 from .intrinsics import copy1, copy16
-from .product import NOWHERE, Operand, Tile, equal_shares, matrix, pitch, product, row_major
+from .product import product
+from .sums import add_lines
+from .tile import NOWHERE, Operand, Tile, equal_shares, matrix, row_major
 
 NARROW = 32  # columns up to which the phases of an image's gradient stand side by side
-JOINED, PIECES = 32, 8  # numbers that a block sums, and the threads that share each
 U = np.uint32
 
 
@@ -57,10 +58,11 @@ def gathered(
 
     width: numbers copied at a time. With one at a time a thread has too many lines to keep notes of them all.
     """
-    lanes = tile.depth // width
-    step = tile.threads // lanes
-    count, PITCH, KEEP = length // step, pitch(True, length, tile.depth), width > 1
-    copy, LANES, WIDTH = copy16 if width > 1 else copy1, U(lanes), U(width)
+    lines, pitch = tile.stage(True, length)
+    lanes = tile.depth // width  # threads that share a line
+    step = tile.threads // lanes  # lines copied at a time
+    count, KEEP = lines // step, width > 1
+    copy, LANES, WIDTH, PITCH = copy16 if width > 1 else copy1, U(lanes), U(width), U(pitch)
 
     @device_function
     def begin(notes, geometry, part, first, thread):
@@ -72,10 +74,10 @@ def gathered(
                 notes[n], notes[n + 1], notes[n + 2] = line_of(geometry, part, U(line + U(i * step)))
 
     @device_function
-    def fill(tile, at, source, geometry, notes, k, k_end, thread):
+    def fill(stages, at, source, geometry, notes, k, k_end, thread):
         mine, part = U(k + thread % LANES * WIDTH), notes[0]
         index, u, v = step_of(geometry, part, mine if mine < k_end else k)
-        to = U(at + thread // LANES * U(PITCH) + thread % LANES * WIDTH)
+        to = U(at + thread // LANES * PITCH + thread % LANES * WIDTH)
         for i in range(count):
             if KEEP:
                 n = 1 + 3 * i
@@ -83,19 +85,19 @@ def gathered(
             else:
                 start, h, w = line_of(geometry, part, U(notes[1] + U(i * step)))
             place, inside = meet(geometry, part, start, h, w, index, u, v)
-            copy(tile, to + i * step * PITCH, source, place, inside and mine < k_end)
+            copy(stages, to + i * step * pitch, source, place, inside and mine < k_end)
 
     return Operand(True, 3 * count + 1 if KEEP else 2, begin, fill, steps)
 
 
-# windows = how many, divisors of their number in an image, of those side by side, of the channels, of KW; then H, W,
-# the step from window to window (down, right), the first one's place (top, left), the zeros before the image (above,
-# beside). Number (u, v, c) of window (n, r, q) is image[n, top + r · down + u − above, left + q · right + v − beside, c]
+# windows = how many; divisors of their number in an image, of those side by side, of the channels, of KW; H, W, the
+# step from window to window (down, right), the first one's place (top, left), the zeros before the image (above, beside).
+# Number (u, v, c) of window (n, r, q) is image[n, top + r · down + u − above, left + q · right + v − beside, c].
 
 
 @device_function
 def corner(windows, m):
-    """Index, row and column where window m begins, in an image with its zeros before it; beyond the last, the last's."""
+    """Index, row and column where window m begins, in an image with its zeros before it. Beyond the last, the last's."""
     limit, pixels, across, channels, _, H, W, down, right, top, left, _, _ = windows
     n, p = split(m if m < limit else U(limit - U(1)), pixels)
     r, q = split(p, across)
@@ -121,8 +123,9 @@ def seen(windows, start, h, w, index, u, v):
     return U(start + index - (above * W + beside) * channels[0]) if inside else U(0), inside
 
 
-def operand_of(of: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """line_of, step_of and meet of the windows that of(geometry, part) gives."""
+def windows_in(of: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """line_of, step_of and meet of the windows of(geometry, part)."""
+    of = device_function(of)
 
     @device_function
     def line_of(geometry, part, m):
@@ -139,13 +142,12 @@ def operand_of(of: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     return line_of, step_of, meet
 
 
-@device_function
-def only(geometry, part):
-    """Windows of one kind."""
-    return geometry
+whole = windows_in(lambda geometry, part: geometry)
 
 
-def windows_of(x: Any, out: Any, KH: int, KW: int, stride: tuple[int, int], padding: tuple[int, int]) -> tuple[Any, ...]:
+def windows_of(
+    x: Any, out: Any, KH: int, KW: int, stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[Any, ...]:
     """The windows that a convolution sees, one for each pixel of `out`."""
     (B, H, W, C), (_, OH, OW, _) = x.shape, out.shape
     return B * OH * OW, divisor(OH * OW), divisor(OW), divisor(C), divisor(KW), H, W, *stride, 0, 0, *padding
@@ -157,30 +159,49 @@ def quad(channels: int, *arrays: Any) -> int:
     return width if channels % width == 0 and aligned(*arrays) else 1
 
 
-def tile_for(rows: int, columns: int) -> Tile:
-    return Tile(32, 32, 16, 8, 4, 1, 2)
+# 8 × 8 or 8 × 4 sums for each thread, as wide as there are channels: 128, 64, 32; then smaller ones for small images
+PLAIN = {
+    4: (Tile(128, 128, 16, 8, 8, 1, 2), Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2),
+        Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 4, 4, 4, 4)),
+    8: (Tile(64, 64, 16, 4, 4, 1, 2), Tile(32, 32, 16, 4, 4, 4, 4)),
+}  # fmt: skip
+TENSOR = tuple(tile._replace(tensor=True) for tile in PLAIN[4])
+
+
+def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
+    """The first tile that is no wider than N, rounded up to 32, and gives a large GPU's multiprocessors a block each;
+    else the last."""
+    for tile in tiles:
+        blocks = blocks_for(M, tile.rows) * blocks_for(N, tile.columns) * parts
+        if tile.columns < N + 32 and blocks >= BLOCKS // 2:
+            return tile
+    return tiles[-1]
 
 
 # ---------------------------------------------------------------------------------------------- forward
 
 
-@cache
-def forward_kernel(dtype: Any, tile: Tile, width_a: int, width_b: int, quads: bool) -> Kernel:
-    """Windows times the weight."""
-    windows = gathered(tile, tile.rows, width_a, *operand_of(only))
-    return product(dtype, tile, windows, matrix(False, tile.columns, tile, width_b), row_major, quads)
-
-
-def conv2d(x, w, b, stride, padding, act, work, y):
-    """reference.conv2d: y = act(windows of x · w + b)."""
-    KH, KW, C, F = w.shape
-    M, N, K = y.size // F, F, KH * KW * C
-    tile = tile_for(M, N)
-    kernel = forward_kernel(y.dtype, tile, quad(C, x), quad(F, w), F % 4 == 0 and aligned(y, b))
+def launch_tiles(tile, a, b, place, quads, x, geometry_a, w, geometry_b, bias, sizes, parts, act, geometry_c, y):
+    """y = act(a b + bias): x as the operand a, w as the operand b."""
+    M, N, K = sizes
     launch(
-        kernel, (blocks_for(M, tile.rows), blocks_for(N, tile.columns), 1), tile.threads,
-        x, windows_of(x, y, KH, KW, stride, padding), w, (N, N), b, int(b.size > 0), M, N, K, K, act, 0, (M, N), y,
+        product(y.dtype, tile, a, b, place, quads),
+        (blocks_for(M, tile.rows), blocks_for(N, tile.columns), parts), tile.threads,
+        x, geometry_a, w, geometry_b, bias if bias.size else y, int(bias.size > 0), M, N, K, K, 0, act, 0, geometry_c,
+        y, y,
     )  # fmt: skip
+
+
+def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
+    """reference.conv2d: y = act(windows of x · w + b)."""
+    KH, KW, C, N = w.shape
+    M, K = y.size // N, KH * KW * C
+    tile = tile_for(tiles or PLAIN[y.dtype.itemsize], M, N, 1)
+    windows = gathered(tile, tile.rows, quad(C, x), *whole)
+    weight = matrix(False, tile.columns, tile, quad(N, w))
+    quads = N % 4 == 0 and aligned(y, b if b.size else y)
+    geometry = windows_of(x, y, KH, KW, stride, padding)
+    launch_tiles(tile, windows, weight, row_major, quads, x, geometry, w, (N, N), b, (M, N, K), 1, act, (N,), y)
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the input
@@ -212,9 +233,7 @@ def phase(geometry, part):
     return windows, U(a + sh[0] * above), U(b + sw[0] * beside), U(down * right)
 
 
-@device_function
-def phase_windows(geometry, part):
-    return phase(geometry, part)[0]
+phase_windows = windows_in(lambda geometry, part: phase(geometry, part)[0])
 
 
 @device_function
@@ -224,7 +243,7 @@ def phase_steps(geometry, part, share, K):
 
 
 @device_function
-def phase_weight(geometry, part, c):
+def phase_line(geometry, part, c):
     """Of channel c: the index in a tap, and the last tap."""
     _, u, v, _ = phase(geometry, part)
     C = geometry[4][2]
@@ -247,6 +266,9 @@ def weight_at(geometry, part, start, u, v, f, r, q):
     return U(start + f + (u * KW + v) * size), u < KH and v < KW
 
 
+phase_weight = phase_line, phase_tap, weight_at
+
+
 @device_function
 def phase_place(geometry, part, row, column):
     """A pixel of the phase; the last ones of a phase may lie beside the image."""
@@ -258,21 +280,11 @@ def phase_place(geometry, part, row, column):
     return U(((n * H + h) * W + w) * C + column) if h < H and w < W else NOWHERE, column
 
 
-@cache
-def phase_kernel(dtype: Any, tile: Tile, width_a: int, width_b: int, quads: bool) -> Kernel:
-    """Phase by phase, windows of the gradient times its part of the weight."""
-    windows = gathered(tile, tile.rows, width_a, *operand_of(phase_windows), phase_steps)
-    weight = gathered(tile, tile.columns, width_b, phase_weight, phase_tap, weight_at)
-    return product(dtype, tile, windows, weight, phase_place, quads)
+side_windows = windows_in(lambda geometry, part: geometry[0])
 
 
 @device_function
-def side_windows(geometry, part):
-    return geometry[0]
-
-
-@device_function
-def side_weight(geometry, part, n):
+def side_line(geometry, part, n):
     """Of column n = (a, b, c): the index in a tap, and the last tap."""
     windows, (sh, sw), _, _, (_, _, C) = geometry
     z, c = split(n, C)
@@ -289,6 +301,9 @@ def side_tap(geometry, part, k):
     return f, U(r * sh), U(q * sw[0])
 
 
+side_weight = side_line, side_tap, weight_at
+
+
 @device_function
 def side_place(geometry, part, row, column):
     """The pixel of a column's phase, where the image has it."""
@@ -302,20 +317,13 @@ def side_place(geometry, part, row, column):
     return U(((n * H + h - ph) * W + w - pw) * C[0] + c) if inside else NOWHERE, c
 
 
-@cache
-def side_kernel(dtype: Any, tile: Tile, width_a: int, width_b: int) -> Kernel:
-    """Windows of the gradient times the weights of all phases side by side."""
-    windows = gathered(tile, tile.rows, width_a, *operand_of(side_windows))
-    weight = gathered(tile, tile.columns, width_b, side_weight, side_tap, weight_at)
-    return product(dtype, tile, windows, weight, side_place, False)
-
-
-def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
+def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
     """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
     KH, KW, C, F = w.shape
     (sh, sw), (ph, pw), (_, OH, OW, _), (B, H, W, _) = stride, padding, grad_y.shape, grad_x.shape
-    widths = quad(F, grad_y), quad(F, w)
-    if sh * sw > 1 and sh * sw * C <= NARROW:
+    tiles = tiles or PLAIN[w.dtype.itemsize]
+    beside = sh * sw > 1 and sh * sw * C <= NARROW
+    if beside:
         top, left, down, right = ph // sh, pw // sw, blocks_for(KH, sh), blocks_for(KW, sw)
         T, S = (H - 1 + ph) // sh + 1 - top, (W - 1 + pw) // sw + 1 - left
         M, N, K, parts = B * T * S, sh * sw * C, down * right * F, 1
@@ -323,110 +331,94 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
             M, divisor(T * S), divisor(S), divisor(F), divisor(right), OH, OW, 1, 1, top, left, down - 1, right - 1
         )  # fmt: skip
         geometry = windows, (sh, divisor(sw)), padding, (KH, KW, C * F), (H, W, divisor(C))
-        tile = tile_for(M, N)
-        kernel = side_kernel(w.dtype, tile, *widths)
     else:
         T, S = blocks_for(H, sh), blocks_for(W, sw)
         M, N, K, parts = B * T * S, C, KH * KW * F, sh * sw
         pixels = M, divisor(T * S), divisor(S), divisor(F), divisor(max(1, KW // sw)), divisor(KW // sw + 1), OH, OW
         geometry = pixels, (divisor(sh), divisor(sw)), padding, (KH, KW, C * F), (H, W, C)
-        tile = tile_for(M, N)
-        kernel = phase_kernel(w.dtype, tile, *widths, C % 4 == 0 and aligned(grad_x, b))
-    launch(
-        kernel, (blocks_for(M, tile.rows), blocks_for(N, tile.columns), parts), tile.threads,
-        grad_y, geometry, w, geometry, b, int(b.size > 0), M, N, K, K, act, 0, geometry, grad_x,
+    tile = tile_for(tiles, M, N, parts)
+    if beside:
+        windows = gathered(tile, tile.rows, quad(F, grad_y), *side_windows)
+        weight, place, quads = gathered(tile, tile.columns, quad(F, w), *side_weight), side_place, False
+    else:
+        windows = gathered(tile, tile.rows, quad(F, grad_y), *phase_windows, phase_steps)
+        weight, place = gathered(tile, tile.columns, quad(F, w), *phase_weight), phase_place
+        quads = C % 4 == 0 and aligned(grad_x, b if b.size else grad_x)
+    launch_tiles(
+        tile, windows, weight, place, quads, grad_y, geometry, w, geometry, b, (M, N, K), parts, act, geometry, grad_x
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the weight
 #
-# grad_w = windowsᵀ grad_y, a sum over all pixels of the batch; few sums of many terms, so the pixels are cut into parts
-# and their sums added afterwards. The bias is the weight of a window's number that is always 1.
+# grad_w = windowsᵀ grad_y: K runs over all pixels of the batch, in parts whose sums are added afterwards.
 
 
 @cache
 def flat_windows(tile: Tile, width: int) -> Operand:
-    """The windows' numbers as rows of a, and behind them one row of ones; K runs over the windows.
-    geometry = windows, how many numbers."""
+    """The windows' numbers as rows of a, the windows along K; geometry = windows, how many numbers each has."""
+    lines, pitch = tile.stage(False, tile.rows)
     lanes = tile.rows // width
     step = tile.threads // lanes
-    count, PITCH = tile.depth // step, pitch(False, tile.rows, tile.depth)
-    copy, LANES, WIDTH = copy16 if width > 1 else copy1, U(lanes), U(width)
+    copy, LANES, WIDTH, PITCH = copy16 if width > 1 else copy1, U(lanes), U(width), U(pitch)
 
     @device_function
     def begin(notes, geometry, part, first, thread):
         windows, taps = geometry
-        notes[3] = number = U(first + thread % LANES * WIDTH)
-        notes[0], notes[1], notes[2] = offset(windows, number if number < taps else U(0))
+        number = U(first + thread % LANES * WIDTH)
+        notes[0], notes[1], notes[2] = offset(windows, number if number < taps else U(taps - WIDTH))
 
     @device_function
-    def fill(tile, at, source, geometry, notes, k, k_end, thread):
-        windows, taps = geometry
+    def fill(stages, at, source, geometry, notes, k, k_end, thread):
         line = thread // LANES
-        to = U(at + line * U(PITCH) + thread % LANES * WIDTH)
-        for i in range(count):
+        to = U(at + line * PITCH + thread % LANES * WIDTH)
+        for i in range(lines // step):
             mine = U(k + line + U(i * step))
-            if notes[3] == taps:
-                for j in range(width):
-                    tile[to + (i * step * PITCH + j)] = 1 if j == 0 and mine < k_end else 0
-            else:
-                start, h, w = corner(windows, mine)
-                place, inside = seen(windows, start, h, w, notes[0], notes[1], notes[2])
-                copy(tile, to + i * step * PITCH, source, place, inside and mine < k_end)
+            start, h, w = corner(geometry[0], mine)
+            place, inside = seen(geometry[0], start, h, w, notes[0], notes[1], notes[2])
+            copy(stages, to + i * step * pitch, source, place, inside and mine < k_end)
 
-    return Operand(False, 4, begin, fill)
+    return Operand(False, 3, begin, fill)
 
 
-@cache
-def weight_kernel(dtype: Any, tile: Tile, width_a: int, width_b: int, quads: bool) -> Kernel:
-    """A part of the sums over pixels."""
-    gradient = matrix(False, tile.columns, tile, width_b)
-    return product(dtype, tile, flat_windows(tile, width_a), gradient, row_major, quads)
-
-
-@cache
-def join_kernel(dtype: Any) -> Kernel:
-    """weight (+)= the parts' sums, added in order in PIECES pieces; what is behind the weights goes to `bias`."""
-    kind, SIZE = np.dtype(dtype).type, JOINED * PIECES
-
-    @kernel()
-    def join(sums, parts, size, add, weights, weight, bias):
-        pieces = cuda.shared.array(SIZE, kind)
-        thread = U(cuda.threadIdx.x)
-        i, piece = U(U(cuda.blockIdx.x) * U(JOINED) + thread % U(JOINED)), thread // U(JOINED)
-        total = kind(0)
-        if i < size:
-            for part in range(piece, parts, U(PIECES)):
-                total += sums[U(part * size + i)]
-        pieces[thread] = total
-        cuda.syncthreads()
-        if piece == 0 and i < size:
-            for j in range(1, PIECES):
-                total += pieces[thread + U(j * JOINED)]
-            if i < weights:
-                weight[i] = weight[i] + total if add else total
-            else:
-                i = U(i - weights)
-                bias[i] = bias[i] + total if add else total
-
-    return join
-
-
-def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
+def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tiles=None):
     """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
-    KH, KW, C, F = grad_w.shape
-    taps, pixels = KH * KW * C, grad_y.size // F
-    M, N = taps + int(grad_b.size > 0), F
-    tile = tile_for(M, N)
-    parts = weight_parts(pixels, taps + 1, F)
-    share = blocks_for(blocks_for(pixels, parts), tile.depth) * tile.depth
-    kernel = weight_kernel(x.dtype, tile, quad(C, x), quad(F, grad_y), F % 4 == 0 and aligned(work))
+    KH, KW, C, N = grad_w.shape
+    M, K = KH * KW * C, grad_y.size // N
+    parts, length = depth_parts(M, N, K), grad_w.size + grad_b.size
+    tile = tile_for(tiles or PLAIN[x.dtype.itemsize], M, N, parts)
+    sums, apart = (grad_w, 0) if parts == 1 else (work, length)
+    sums_b = grad_b if parts == 1 or not grad_b.size else work[M * N :]
+    gradient = matrix(False, tile.columns, tile, quad(N, grad_y))
+    kernel = product(x.dtype, tile, flat_windows(tile, quad(C, x)), gradient, row_major, N % 4 == 0 and aligned(sums))
+    share = blocks_for(blocks_for(K, parts), tile.depth) * tile.depth
+    grid = (blocks_for(M, tile.rows) + int(grad_b.size > 0), blocks_for(N, tile.columns), parts)
     launch(
-        kernel, (blocks_for(M, tile.rows), blocks_for(N, tile.columns), parts), tile.threads,
-        x, (windows_of(x, grad_y, KH, KW, stride, padding), taps), grad_y, (N, N), work[:0], 0, M, N, pixels, share, 0,
-        0, (M, N), work,
+        kernel, grid, tile.threads, x, (windows_of(x, grad_y, KH, KW, stride, padding), M), grad_y, (N, N), sums, 0,
+        M, N, K, share, apart, IDENTITY, add if parts == 1 else 0, (N,), sums, sums_b,
     )  # fmt: skip
-    launch(
-        join_kernel(x.dtype), blocks_for(M * N, JOINED), JOINED * PIECES, work, parts, M * N, add, grad_w.size, grad_w,
-        grad_b,
-    )  # fmt: skip
+    if parts > 1:
+        add_lines(work, parts, length, M * N, add, grad_w, grad_b if grad_b.size else grad_w)
+
+
+def conv2d_tf32(x, w, b, stride, padding, act, work, y):
+    """conv2d, the factors of each product rounded to tf32."""
+    conv2d(x, w, b, stride, padding, act, work, y, tensor(x))
+
+
+def conv2d_grad_x_tf32(grad_y, w, b, stride, padding, act, work, grad_x):
+    """conv2d_grad_x, the factors of each product rounded to tf32."""
+    conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tensor(w))
+
+
+def conv2d_grad_w_tf32(x, grad_y, stride, padding, add, work, grad_w, grad_b):
+    """conv2d_grad_w, the factors of each product rounded to tf32; grad_b is what it is without."""
+    conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tensor(x))
+
+
+def tensor(array):
+    """The tiles on tensor cores; none for float64, which is never rounded."""
+    return TENSOR if array.dtype.itemsize == 4 else None
+
+
+TF32 = {"conv2d": conv2d_tf32, "conv2d_grad_x": conv2d_grad_x_tf32, "conv2d_grad_w": conv2d_grad_w_tf32}

@@ -8,6 +8,12 @@ Each is written twice, once as the machine's instruction and once for the simula
     copy16(shared, to, source, at, inside)    the same with the 16 bytes that begin there, on 16 bytes on both sides
     commit_copies()                           closes a group of copies: all that this thread began since the last one
     wait_copies(n)                            until at most the n youngest groups of this thread are under way
+    a0, a1 = load2(array, index)              two neighbours; array[index] stands on two of them
+    bits = tf32(x)                            a float32 rounded to 10 bits behind the point, as a uint32
+    c0, … c3 = mma_tf32(c0, … c3, a0, … a3, b0, b1)
+                                              c + a b by a whole warp: a 16×8, b 8×8, c 16×8. Lane 4 g + q holds of a
+                                              rows g, g + 8, g, g + 8 at columns q, q, q + 4, q + 4; of b rows q, q + 4
+                                              at column g; of c columns 2 q, 2 q + 1 of row g, then of row g + 8
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import numpy as np
 from numba import config
 
 if config.ENABLE_CUDASIM:
-    from threading import local
+    from threading import current_thread, local
 
     class _Copies(local):
         """A thread's copies, none of them made yet: so that a kernel that forgets to wait reads what was there."""
@@ -51,6 +57,26 @@ if config.ENABLE_CUDASIM:
     def store4(array, index, a, b, c, d):
         array[index], array[index + 1], array[index + 2], array[index + 3] = a, b, c, d
 
+    def load2(array, index):
+        return array[index], array[index + 1]
+
+    def tf32(x):
+        bits = np.float32(x).view(np.uint32)
+        return (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000) if np.isfinite(x) else bits
+
+    _fragments = {}
+
+    def mma_tf32(c0, c1, c2, c3, *ab):
+        me = current_thread()  # the simulator's thread: every thread of a block passes here the same number of times
+        warp, lane = divmod(me.threadIdx.x, 32)
+        _fragments[warp, lane] = np.array(ab, np.uint32).view(np.float32)
+        me.syncthreads()
+        g, q = divmod(lane, 4)
+        a = np.array([[_fragments[warp, 4 * g + k % 4][2 * (k // 4) + h] for k in range(8)] for h in range(2)])
+        b = np.array([[_fragments[warp, 4 * (2 * q + h) + k % 4][4 + k // 4] for h in range(2)] for k in range(8)])
+        me.syncthreads()
+        return tuple(np.float32(c + x) for c, x in zip((c0, c1, c2, c3), (a @ b).reshape(4), strict=True))
+
 else:
     from llvmlite import ir
     from numba.core import cgutils, types
@@ -58,23 +84,27 @@ else:
 
     ALIGNED = 16
 
-    def _quad(context, builder, array_type, array, index):
-        """A pointer to the vector of four numbers that begins at `index`, in the array's own address space."""
+    def _vector(context, builder, array_type, array, index, count):
+        """A pointer to the vector of numbers that begins at `index`, in the array's own address space."""
         data = context.make_array(array_type)(context, builder, array).data
         pointer = builder.gep(data, [index])
-        vector = ir.VectorType(data.type.pointee, 4)
+        vector = ir.VectorType(data.type.pointee, count)
         return builder.bitcast(pointer, vector.as_pointer(data.type.addrspace))
 
-    @intrinsic
-    def load4(typing, array, index):
-        signature = types.UniTuple(array.dtype, 4)(array, index)
+    def _loader(count):
+        def typed(typing, array, index):
+            size = min(ALIGNED, count * array.dtype.bitwidth // 8)
 
-        def generate(context, builder, signature, arguments):
-            vector = builder.load(_quad(context, builder, signature.args[0], *arguments), align=ALIGNED)
-            lanes = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(4)]
-            return cgutils.pack_array(builder, lanes)
+            def generate(context, builder, signature, arguments):
+                vector = builder.load(_vector(context, builder, signature.args[0], *arguments, count), align=size)
+                lanes = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(count)]
+                return cgutils.pack_array(builder, lanes)
 
-        return signature, generate
+            return types.UniTuple(array.dtype, count)(array, index), generate
+
+        return typed
+
+    load2, load4 = intrinsic(_loader(2)), intrinsic(_loader(4))
 
     @intrinsic
     def store4(typing, array, index, a, b, c, d):
@@ -82,7 +112,7 @@ else:
         signature = types.void(array, index, kind, kind, kind, kind)
 
         def generate(context, builder, signature, arguments):
-            pointer = _quad(context, builder, signature.args[0], *arguments[:2])
+            pointer = _vector(context, builder, signature.args[0], *arguments[:2], 4)
             vector = ir.Constant(pointer.type.pointee, ir.Undefined)
             for i, value in enumerate(arguments[2:]):
                 vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), i))
@@ -138,3 +168,27 @@ else:
             return context.get_dummy_value()
 
         return types.void(n), generate
+
+    @intrinsic
+    def tf32(typing, x):
+        def generate(context, builder, signature, arguments):
+            bits = builder.bitcast(arguments[0], ir.IntType(32))
+            text = "{ .reg .s32 t; add.s32 t, $1, 0x1000; max.s32 $0, t, $1; }"
+            return _asm(builder, ir.IntType(32), text, "=r,r", [bits], False)
+
+        return types.uint32(types.float32), generate
+
+    @intrinsic
+    def mma_tf32(typing, c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
+        word, real = types.uint32, types.float32
+
+        def generate(context, builder, signature, arguments):
+            text = (
+                "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                "{$0, $1, $2, $3}, {$8, $9, $10, $11}, {$12, $13}, {$4, $5, $6, $7};"
+            )
+            four = ir.LiteralStructType([ir.FloatType()] * 4)
+            found = _asm(builder, four, text, "=f,=f,=f,=f,f,f,f,f,r,r,r,r,r,r", arguments, False)
+            return cgutils.pack_array(builder, [builder.extract_value(found, i) for i in range(4)])
+
+        return types.UniTuple(real, 4)(real, real, real, real, word, word, word, word, word, word), generate

@@ -1,0 +1,158 @@
+"""A product's tiles: how they are cut up among threads, and how the numbers of two operands come into shared memory.
+It knows lines of memory and no arithmetic.
+
+A stage holds a piece of a and a piece of b, each as it stands in memory, line by line, with a gap behind each line:
+    deep:  one line for each row of a (column of b), `depth` numbers long: what lies along K in memory
+    flat:  one line for each of `depth` steps along K, as long as the tile is: what lies along M (or N) in memory
+Three pairs are met with: x w is deep · flat, grad_y wᵀ deep · deep, xᵀ grad_y flat · flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compile import device_function
+from .intrinsics import copy1, copy16
+
+
+class Tile(NamedTuple):
+    """What a block computes: rows × columns of c, `depth` steps at a time.
+
+    tall × wide: a's rows by b's columns that a thread loads. slices: groups of threads that make the same tile from
+    different steps of a stage, where a tile alone would leave too few threads. stages: buffers, a power of two; all but
+    one are being filled ahead. tensor: on tensor cores, two threads of plain arithmetic to one.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    tall: int
+    wide: int
+    slices: int
+    stages: int
+    tensor: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows // self.tall * (self.columns // self.wide) * self.slices // (2 if self.tensor else 1)
+
+    def stage(self, deep: bool, length: int) -> tuple[int, int]:
+        """Lines of a stage, and from one to the next; `length` is the tile's rows for a, its columns for b. The gap
+        between them lets lines that are read together begin in different banks."""
+        return (length, self.depth + (8 if self.tensor else 4)) if deep else (self.depth, length + 4)
+
+
+NOWHERE = np.uint32(0xFFFFFFFF)  # the place of a sum that is not stored
+
+
+@device_function
+def equal_shares(geometry, part, share, K):
+    """Part z sums steps z · share to (z + 1) · share; the last parts may have none."""
+    first = np.uint32(part * share)
+    end = np.uint32(first + share)
+    return first if first < K else K, end if end < K else K
+
+
+class Operand(NamedTuple):
+    """How a's or b's numbers come into shared memory: device functions that each thread calls.
+
+    Every number is a uint32; `source` is the flat array, `geometry` a tuple of uint32 that the launch hands over,
+    `notes` a local array of `notes` uint32 in which a thread keeps what it has worked out once. For b read column for
+    row.
+        begin(notes, geometry, part, first, thread)
+            once per block, for a part of the grid; the tile's first row of a is `first`. Rows beyond the last may be
+            taken for any other row: nothing that they give is stored.
+        fill(stages, at, source, geometry, notes, k, k_end, thread)
+            begins this thread's share of the copies (copy1, copy16) of steps k to k + depth of all rows of the tile to
+            stages[at:], its lines laid out as tile.stage says. Steps from k_end on must become zeros.
+        steps(geometry, part, share, K)
+            of a: the first step that this part of the grid sums, and the one behind its last
+    """
+
+    deep: bool
+    notes: int
+    begin: Callable[..., None]
+    fill: Callable[..., None]
+    steps: Callable[..., Any] = equal_shares
+
+
+class Arithmetic(NamedTuple):
+    """What the threads make of a stage: two device functions. A thread loads rows spot(deep_a, i, down, DOWN) of a for
+    i < tall, and columns spot(deep_b, j, across, ACROSS) of b for j < wide.
+
+        corner(thread) -> down, across, the first step that it loads, across of its first sum
+        multiply(sums, stages, from_a, from_b)
+            adds a stage, of which the thread's first numbers stand at from_a and from_b; sums[(i · wide + j) · pair + p]
+            belongs to row i and column j, p further across.
+    """
+
+    pair: int
+    corner: Callable[..., Any]
+    multiply: Callable[..., None]
+
+
+@device_function
+def spot(deep, i, first, apart):
+    """Number i of a thread's rows (or columns) of a tile, for the thread that is the `first` of `apart`. Where they are
+    lines, the threads' lines lie side by side; where they lie in lines, each thread has four neighbours at a time."""
+    return first + i * apart if deep else (first + i // 4 * apart) * 4 + i % 4
+
+
+@cache
+def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
+    """A row-major matrix as it stands; geometry = (numbers in a row of it, rows of a or columns of b).
+
+    deep: its rows lie along K. length: tile.rows for a, tile.columns for b. width: numbers copied at a time, 16 bytes
+    of them where the matrix is aligned and its rows are whole multiples, else 1.
+    """
+    lines, pitch = tile.stage(deep, length)
+    lanes = (tile.depth if deep else length) // width  # threads that share a line
+    step = tile.threads // lanes  # lines copied at a time
+    count = lines // step
+    if not count:
+        raise ValueError(f"{tile} has more threads than a stage has numbers to copy")
+    copy = copy16 if width > 1 else copy1
+    U, LANES, WIDTH, PITCH = np.uint32, np.uint32(lanes), np.uint32(width), np.uint32(pitch)
+
+    @device_function
+    def begin_deep(notes, geometry, part, first, thread):
+        stride, limit = geometry
+        for i in range(count):
+            line = U(first + thread // LANES + U(i * step))
+            line = line if line < limit else U(limit - U(1))
+            notes[i] = U(line * stride + thread % LANES * WIDTH)
+
+    @device_function
+    def fill_deep(stages, at, source, geometry, notes, k, k_end, thread):
+        inside = U(k + thread % LANES * WIDTH) < k_end
+        to = U(at + thread // LANES * PITCH + thread % LANES * WIDTH)
+        for i in range(count):
+            copy(stages, to + i * step * pitch, source, U(notes[i] + k), inside)
+
+    @device_function
+    def begin_flat(notes, geometry, part, first, thread):
+        stride, limit = geometry
+        column = U(first + thread % LANES * WIDTH)
+        notes[0] = column if column < limit else U(limit - WIDTH)
+
+    @device_function
+    def fill_flat(stages, at, source, geometry, notes, k, k_end, thread):
+        stride, limit = geometry
+        line = thread // LANES
+        to = U(at + line * PITCH + thread % LANES * WIDTH)
+        for i in range(count):
+            step_k = U(k + line + U(i * step))
+            copy(stages, to + i * step * pitch, source, U(notes[0] + step_k * stride), step_k < k_end)
+
+    return Operand(True, count, begin_deep, fill_deep) if deep else Operand(False, 1, begin_flat, fill_flat)
+
+
+@device_function
+def row_major(geometry, part, row, column):
+    """c as it stands: geometry = (N,)."""
+    return np.uint32(row * geometry[0] + column), column
