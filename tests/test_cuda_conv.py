@@ -15,7 +15,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")
 if SIMULATED:
     from tinyvae.kernels.cuda import conv
-    from tinyvae.kernels.cuda.tile import Tile, equal_shares
+    from tinyvae.kernels.cuda.tile import Tile
     from tinyvae.kernels.cuda.windows import divisor, split
 
     PLAIN, TENSOR = conv.PLAIN, conv.TENSOR
@@ -106,11 +106,6 @@ def test_weight_gradient_in_parts():
     check("conv2d_grad_w", d | {"add": 1}, np.float64)
     first, again = (check("conv2d_grad_w", d, np.float32, guard) for guard in (64, 67))
     assert {k: a.tobytes() for k, a in first.items()} == {k: a.tobytes() for k, a in again.items()}
-
-
-def test_parts_behind_the_last_step_are_empty():
-    shares = [equal_shares(None, np.uint32(part), np.uint32(16), np.uint32(40)) for part in range(5)]
-    assert shares == [(0, 16), (16, 32), (32, 40), (40, 40), (40, 40)]
 
 
 @given(d=st.integers(1, 2**31 - 1), n=st.integers(0, 2**31 - 1))

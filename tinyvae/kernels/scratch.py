@@ -36,7 +36,7 @@ def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> t
 
 
 def depth_parts(M: int, N: int, K: int) -> int:
-    """How many partial sums a deep product of few results is made of on a GPU: enough blocks for any, from the shapes."""
+    """How many partial sums a deep product of few results is made of on a GPU, so that its tiles are enough blocks."""
     return max(1, min(K // SHALLOW, BLOCKS // max(1, -(-M // 64) * -(-N // 64))))
 
 

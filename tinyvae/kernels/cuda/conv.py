@@ -19,10 +19,10 @@ U = np.uint32
 # by the bytes of a number: 8 × 8 or 8 × 4 sums to a thread, as wide as there are channels; then tiles for small images
 PLAIN = {
     4: (Tile(128, 128, 16, 8, 8, 1, 2), Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2),
-        Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 4, 4, 4, 4)),
-    8: (Tile(64, 64, 16, 4, 4, 1, 2), Tile(32, 32, 16, 4, 4, 4, 4)),
+        Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 8, 4, 4, 4)),
+    8: (Tile(64, 64, 16, 4, 4, 1, 2), Tile(32, 32, 16, 8, 4, 2, 4)),
 }  # fmt: skip
-TENSOR = tuple(tile._replace(tensor=True) for tile in PLAIN[4])
+TENSOR = tuple(tile._replace(tensor=True) for tile in (*PLAIN[4][:-1], Tile(32, 32, 32, 4, 4, 4, 4)))  # whole warps
 
 
 def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
@@ -41,8 +41,8 @@ def launch_tiles(tile, a, b, place, quads, x, geometry_a, w, geometry_b, bias, s
     launch(
         product(y.dtype, tile, a, b, place, quads),
         (blocks_for(M, tile.rows), blocks_for(N, tile.columns), parts), tile.threads,
-        x, geometry_a, w, geometry_b, bias if bias.size else y, int(bias.size > 0), M, N, K, K, 0, act, 0, geometry_c,
-        y, y,
+        x, geometry_a, w, geometry_b, bias if bias.size else y, int(bias.size > 0), M, N, K, K, act, 0, geometry_c, y,
+        y,
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
     weight = matrix(False, tile.columns, tile, quad(N, w))
     quads = N % 4 == 0 and aligned(y, b if b.size else y)
     geometry = windows_of(x, y, KH, KW, stride, padding)
-    launch_tiles(tile, windows, weight, row_major, quads, x, geometry, w, (N, N), b, (M, N, K), 1, act, (N,), y)
+    launch_tiles(tile, windows, weight, row_major, quads, x, geometry, w, (N, N), b, (M, N, K), 1, act, (M, N), y)
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the input
@@ -236,19 +236,19 @@ def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tiles=N
     """
     KH, KW, C, N = grad_w.shape
     M, K = KH * KW * C, grad_y.size // N
-    parts, length = depth_parts(M, N, K), grad_w.size + grad_b.size
+    parts, rows = depth_parts(M, N, K), M + int(grad_b.size > 0)
     sums, sums_b = (grad_w, grad_b) if parts == 1 else (work, work[M * N :])
     tile = tile_for(tiles or PLAIN[x.dtype.itemsize], M, N, parts)
     gradient = matrix(False, tile.columns, tile, quad(N, grad_y))
     kernel = product(x.dtype, tile, flat_windows(tile, quad(C, x)), gradient, row_major, N % 4 == 0 and aligned(sums))
     share = blocks_for(blocks_for(K, parts), tile.depth) * tile.depth
-    grid = (blocks_for(M, tile.rows) + int(grad_b.size > 0), blocks_for(N, tile.columns), parts)
+    grid = (blocks_for(M, tile.rows) + rows - M, blocks_for(N, tile.columns), parts)
     launch(
         kernel, grid, tile.threads, x, (windows_of(x, grad_y, KH, KW, stride, padding), M), grad_y, (N, N), sums, 0,
-        M, N, K, share, length if parts > 1 else 0, IDENTITY, add if parts == 1 else 0, (N,), sums, sums_b,
+        M, N, K, share, IDENTITY, add if parts == 1 else 0, (rows, N), sums, sums_b,
     )  # fmt: skip
     if parts > 1:
-        add_lines(work, parts, length, M * N, add, grad_w, grad_b if grad_b.size else grad_w)
+        add_lines(work, parts, rows * N, M * N, add, grad_w, grad_b if grad_b.size else grad_w)
 
 
 # ---------------------------------------------------------------------------------------------- tensor cores

@@ -11,7 +11,10 @@ from .sums import add_lines
 from .tile import Tile, matrix, row_major
 
 LARGE, MEDIUM, SMALL = Tile(128, 128, 16, 8, 8, 1, 2), Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 4, 4, 4, 4)
-PLAIN = {4: (LARGE, MEDIUM, SMALL), 8: (MEDIUM._replace(stages=2), SMALL._replace(depth=16))}  # by the bytes of a number
+PLAIN = {
+    4: (LARGE, MEDIUM, SMALL),
+    8: (MEDIUM._replace(stages=2), SMALL._replace(depth=16)),
+}  # by the bytes of a number
 TENSOR = tuple(tile._replace(tensor=True) for tile in (LARGE, MEDIUM, SMALL))
 
 
@@ -23,8 +26,8 @@ def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
     return tiles[-1]
 
 
-def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add=0, grad_b=None, parts=1, apart=0):
-    """c (+)= act(a b + bias), and grad_b (+)= the sums of b's columns; with parts, c and grad_b of each, `apart` apart.
+def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add=0, grad_b=None, parts=1):
+    """c (+)= act(a b + bias), and grad_b (+)= the sums of b's columns; with parts, the two of each behind each other.
 
     sizes: M, N, K. a is (M, K) where it is deep, else (K, M); b is (N, K) where it is deep, else (K, N).
     """
@@ -41,7 +44,7 @@ def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add
     launch(
         product(c.dtype, tile, *operands, row_major, quads), grid, tile.threads,
         a, (a.shape[1], M), b, (b.shape[1], N), c if bias is None else bias, int(bias is not None),
-        M, N, K, share, apart, act, add, (N,), c, c if grad_b is None else grad_b,
+        M, N, K, share, act, add, (M + (grad_b is not None), N), c, c if grad_b is None else grad_b,
     )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def dense_grad_w(x, grad_y, add, work, grad_w, grad_b, tiles=None):
         multiply(tiles, x, False, grad_y, False, (K, N, B), grad_w, add=add, grad_b=sums)
     else:
         sums = work[K * N :] if grad_b.size else None
-        multiply(tiles, x, False, grad_y, False, (K, N, B), work, grad_b=sums, parts=parts, apart=length)
+        multiply(tiles, x, False, grad_y, False, (K, N, B), work, grad_b=sums, parts=parts)
         add_lines(work, parts, length, K * N, add, grad_w, grad_b if grad_b.size else grad_w)
 
 

@@ -9,7 +9,7 @@ Each is written twice, once as the machine's instruction and once for the simula
     commit_copies()                           closes a group of copies: all that this thread began since the last one
     wait_copies(n)                            until at most the n youngest groups of this thread are under way
     a0, a1 = load2(array, index)              two neighbours; array[index] stands on two of them
-    bits = tf32(x)                            a float32 rounded to 10 bits behind the point, as a uint32
+    bits = tf32(x)                            a float32 rounded for mma_tf32, which ignores its last 13 bits; a uint32
     c0, … c3 = mma_tf32(c0, … c3, a0, … a3, b0, b1)
                                               c + a b by a whole warp: a 16×8, b 8×8, c 16×8. Lane 4 g + q holds of a
                                               rows g, g + 8, g, g + 8 at columns q, q, q + 4, q + 4; of b rows q, q + 4
@@ -61,21 +61,22 @@ if config.ENABLE_CUDASIM:
         return array[index], array[index + 1]
 
     def tf32(x):
-        bits = np.float32(x).view(np.uint32)
-        return (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000) if np.isfinite(x) else bits
+        bits = int(np.float32(x).view(np.int32))
+        return np.uint32(max(bits, (bits + 0x1000 + 2**31) % 2**32 - 2**31) % 2**32)
 
     _fragments = {}
 
     def mma_tf32(c0, c1, c2, c3, *ab):
         me = current_thread()  # the simulator's thread: every thread of a block passes here the same number of times
         warp, lane = divmod(me.threadIdx.x, 32)
-        _fragments[warp, lane] = np.array(ab, np.uint32).view(np.float32)
+        _fragments[warp, lane] = (np.array(ab, np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
         me.syncthreads()
         g, q = divmod(lane, 4)
         a = np.array([[_fragments[warp, 4 * g + k % 4][2 * (k // 4) + h] for k in range(8)] for h in range(2)])
         b = np.array([[_fragments[warp, 4 * (2 * q + h) + k % 4][4 + k // 4] for h in range(2)] for k in range(8)])
         me.syncthreads()
-        return tuple(np.float32(c + x) for c, x in zip((c0, c1, c2, c3), (a @ b).reshape(4), strict=True))
+        with np.errstate(all="ignore"):  # a GPU does not warn
+            return tuple(np.float32(c + x) for c, x in zip((c0, c1, c2, c3), (a @ b).reshape(4), strict=True))
 
 else:
     from llvmlite import ir
@@ -172,6 +173,8 @@ else:
     @intrinsic
     def tf32(typing, x):
         def generate(context, builder, signature, arguments):
+            # to the nearest, halves away from 0: what cvt.rna.tf32 does in three instructions. The larger of the two
+            # keeps the GPU's own NaN, 0x7fffffff, from becoming a zero
             bits = builder.bitcast(arguments[0], ir.IntType(32))
             text = "{ .reg .s32 t; add.s32 t, $1, 0x1000; max.s32 $0, t, $1; }"
             return _asm(builder, ir.IntType(32), text, "=r,r", [bits], False)

@@ -1,5 +1,5 @@
-"""The matrix product c = act(a b + bias) on the GPU, tile by tile: buffers of shared memory that are filled in the
-background, and sums in registers. It knows tiles and sums; where a tile's numbers come from is an Operand's business."""
+"""The matrix product c = act(a b + bias) on the GPU, tile by tile: stages in shared memory that are filled in the
+background, sums in registers. It knows tiles and sums; where a tile's numbers come from is an Operand's business."""
 
 from __future__ import annotations
 
@@ -78,13 +78,12 @@ def load_strip(x, source, at, strip):
 def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[..., Any], quads: bool) -> Kernel:
     """The kernel for grid (tiles of rows, tiles of columns, parts of K) and tile.threads threads. Its arguments:
 
-        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, apart, act, add, geometry_c, c, grad_b
+        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b
 
     c[to] = act(Σ a b + bias[channel]), added to what is there where add is 1; (to, channel) = place(geometry_c, part,
-    row, column), to = NOWHERE where nothing is stored. Part z of K is the steps that a.steps gives it, and its sums
-    stand z · apart further on; share is a multiple of tile.depth. A row of blocks more gives grad_b, the sums of b over
-    its steps, where b is a flat matrix.
-    quads: whether c, bias and every place stand on 16 bytes and N is a multiple of 4.
+    row, column), to = NOWHERE where nothing is stored. Part z sums the steps that a.steps gives it; share is a multiple
+    of tile.depth. Where b is a flat matrix, one more row of blocks gives grad_b, the sums of b's columns, in row 0's
+    place. quads: N is a multiple of 4, and four columns stand on 16 bytes together, in c and in the bias.
     """
     U, kind = np.uint32, np.dtype(dtype).type
     ROWS, COLUMNS, DEPTH, TALL, WIDE, SLICES, STAGES, TENSOR = tile
@@ -102,9 +101,7 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
     PAIR, corner, multiply = (tensor_cores if TENSOR else fused_multiply_add)(dtype, tile, DEEP_A, DEEP_B)
     SUMS = TALL * WIDE * PAIR
 
-    def product_kernel(
-        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, apart, act, add, geometry_c, c, grad_b
-    ):
+    def product_kernel(a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b):
         stages = cuda.shared.array(SHARED, item).view(kind)
         notes_a = cuda.local.array(NOTES_A, U)
         notes_b = cuda.local.array(NOTES_B, U)
@@ -116,7 +113,7 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
             n = U(column0 + thread % U(COLUMNS))
             total = line_sum(b, N, n, k, k_end, THREADS, COLUMNS, stages, thread)
             if thread < U(COLUMNS) and n < N:
-                to = U(part * apart + n)
+                to, _ = place(geometry_c, part, U(0), n)
                 grad_b[to] = grad_b[to] + total if add else total
             return
 
@@ -168,7 +165,6 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                 if row < M and U(column0 + n) < N:
                     to, channel = place(geometry_c, part, row, U(column0 + n))
                 if to != NOWHERE:
-                    to = U(to + part * apart)
                     load_strip(y, stages, U(line * U(PITCH_C) + n), STRIP)
                     for s in range(1, SLICES):
                         load_strip(x, stages, U((U(s * LINES_C) + line) * U(PITCH_C) + n), STRIP)
@@ -190,4 +186,6 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                         c[to] = y[0]
                 e = U(e + U(THREADS * STRIP))
 
-    return Kernel(product_kernel, max_registers=min(255, 32_768 // tile.threads))  # two blocks to a multiprocessor
+    expect = ("HMMA", "LDGSTS") if TENSOR else ("FFMA", "LDS.128", "LDGSTS")
+    two_blocks = min(255, 32_768 // THREADS)  # registers, so that a multiprocessor holds two blocks
+    return Kernel(product_kernel, expect, two_blocks)

@@ -47,31 +47,31 @@ class Tile(NamedTuple):
         return (length, self.depth + (8 if self.tensor else 4)) if deep else (self.depth, length + 4)
 
 
-NOWHERE = np.uint32(0xFFFFFFFF)  # the place of a sum that is not stored
+NOWHERE = np.uint32(0xFFFFFFFF)  # the place of a number that is not stored
 
 
 @device_function
 def equal_shares(geometry, part, share, K):
-    """Part z sums steps z · share to (z + 1) · share; the last parts may have none."""
+    """The steps along K that part z of the grid sums: z · share to (z + 1) · share."""
     first = np.uint32(part * share)
     end = np.uint32(first + share)
-    return first if first < K else K, end if end < K else K
+    return first, end if end < K else K
 
 
 class Operand(NamedTuple):
     """How a's or b's numbers come into shared memory: device functions that each thread calls.
 
     Every number is a uint32; `source` is the flat array, `geometry` a tuple of uint32 that the launch hands over,
-    `notes` a local array of `notes` uint32 in which a thread keeps what it has worked out once. For b read column for
-    row.
+    `part` the block's part of the grid, `notes` a local array of `notes` uint32 in which a thread keeps what it has
+    worked out once. For b read column for row.
         begin(notes, geometry, part, first, thread)
-            once per block, for a part of the grid; the tile's first row of a is `first`. Rows beyond the last may be
-            taken for any other row: nothing that they give is stored.
+            once per block; the tile's first row of a is `first`. Rows beyond the last may be taken for any other row:
+            nothing that they give is stored.
         fill(stages, at, source, geometry, notes, k, k_end, thread)
             begins this thread's share of the copies (copy1, copy16) of steps k to k + depth of all rows of the tile to
             stages[at:], its lines laid out as tile.stage says. Steps from k_end on must become zeros.
         steps(geometry, part, share, K)
-            of a: the first step that this part of the grid sums, and the one behind its last
+            of a: the first step of a part of the grid, and the one behind its last
     """
 
     deep: bool
@@ -87,8 +87,8 @@ class Arithmetic(NamedTuple):
 
         corner(thread) -> down, across, the first step that it loads, across of its first sum
         multiply(sums, stages, from_a, from_b)
-            adds a stage, of which the thread's first numbers stand at from_a and from_b; sums[(i · wide + j) · pair + p]
-            belongs to row i and column j, p further across.
+            adds a stage, of which the thread's first numbers stand at from_a and from_b;
+            sums[(i · wide + j) · pair + p] belongs to row i and column j, p further across
     """
 
     pair: int
@@ -112,10 +112,10 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
     """
     lines, pitch = tile.stage(deep, length)
     lanes = (tile.depth if deep else length) // width  # threads that share a line
+    if tile.threads % lanes or lines * lanes % tile.threads:
+        raise ValueError(f"the threads of {tile} cannot share {lines} lines of {lanes} copies equally")
     step = tile.threads // lanes  # lines copied at a time
     count = lines // step
-    if not count:
-        raise ValueError(f"{tile} has more threads than a stage has numbers to copy")
     copy = copy16 if width > 1 else copy1
     U, LANES, WIDTH, PITCH = np.uint32, np.uint32(lanes), np.uint32(width), np.uint32(pitch)
 
@@ -136,14 +136,13 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
 
     @device_function
     def begin_flat(notes, geometry, part, first, thread):
-        stride, limit = geometry
+        limit = geometry[1]
         column = U(first + thread % LANES * WIDTH)
         notes[0] = column if column < limit else U(limit - WIDTH)
 
     @device_function
     def fill_flat(stages, at, source, geometry, notes, k, k_end, thread):
-        stride, limit = geometry
-        line = thread // LANES
+        line, stride = thread // LANES, geometry[0]
         to = U(at + line * PITCH + thread % LANES * WIDTH)
         for i in range(count):
             step_k = U(k + line + U(i * step))
@@ -154,5 +153,5 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
 
 @device_function
 def row_major(geometry, part, row, column):
-    """c as it stands: geometry = (N,)."""
-    return np.uint32(row * geometry[0] + column), column
+    """Where a sum goes, and the bias that it gets: row by row, part behind part; geometry = (rows of a part, N)."""
+    return np.uint32((part * geometry[0] + row) * geometry[1] + column), column
