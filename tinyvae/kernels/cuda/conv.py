@@ -13,16 +13,16 @@ from .sums import add_lines
 from .tile import NOWHERE, Tile, matrix, row_major
 from .windows import divisor, flat_windows, gathered, quad, split, windows_in, windows_of
 
-NARROW = 32  # columns up to which the phases of an image's gradient stand side by side
+FEW = 32  # columns up to which the phases of an image's gradient stand side by side
 U = np.uint32
 
-# by the bytes of a number: 8 × 8 or 8 × 4 sums to a thread, as wide as there are channels; then tiles for small images
-PLAIN = {
-    4: (Tile(128, 128, 16, 8, 8, 1, 2), Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2),
-        Tile(64, 64, 16, 4, 4, 1, 4), Tile(32, 32, 32, 8, 4, 4, 4)),
+# tall tiles, since there are more pixels than channels; a thread of 128 × 128 would have no registers left for windows
+LARGE, NARROW, SMALL = Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2), Tile(32, 32, 32, 8, 4, 4, 4)
+PLAIN = {  # by the bytes of a number
+    4: (LARGE, NARROW, SMALL),
     8: (Tile(64, 64, 16, 4, 4, 1, 2), Tile(32, 32, 16, 8, 4, 2, 4)),
-}  # fmt: skip
-TENSOR = tuple(tile._replace(tensor=True) for tile in (*PLAIN[4][:-1], Tile(32, 32, 32, 4, 4, 4, 4)))  # whole warps
+}
+TENSOR = tuple(tile._replace(tensor=True) for tile in (LARGE, NARROW, SMALL._replace(tall=4)))  # slices of whole warps
 
 
 def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
@@ -221,7 +221,7 @@ def phases_beside(tiles, grad_y, w, b, stride, padding, act, grad_x):
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
     """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
     phases = stride[0] * stride[1]
-    few = phases > 1 and phases * w.shape[2] <= NARROW
+    few = phases > 1 and phases * w.shape[2] <= FEW
     way = phases_beside if few else phases_apart
     way(tiles or PLAIN[w.dtype.itemsize], grad_y, w, b, stride, padding, act, grad_x)
 
