@@ -17,7 +17,13 @@ from .first_calls import FirstCalls
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .scratch import (
-    forward_room, image_grad_room, line_parts_room, norm_room, turned_room, turned_weight_room, weight_grad_room,
+    forward_room,
+    image_grad_room,
+    line_parts_room,
+    norm_room,
+    turned_room,
+    turned_weight_room,
+    weight_grad_room,
 )  # fmt: skip
 
 ACTIVATIONS = {

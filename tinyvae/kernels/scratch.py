@@ -97,10 +97,11 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
 
 
 def weight_grad_room(d: Mapping[str, Any]) -> int:
-    """conv2d_grad_w: for each task a sum and some padded images."""
+    """conv2d_grad_w: on a CPU, for each task a sum and some padded images; on a GPU partial sums."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
-    return WIDEST + tasks * (up(taps * d["F"]) + images_together(image) * image)
+    on_a_gpu = depth_parts_room(taps, d["F"], d["B"] * d["OH"] * d["OW"])
+    return max(WIDEST + tasks * (up(taps * d["F"]) + images_together(image) * image), on_a_gpu)
 
 
 def norm_sums(gradients: int) -> int:

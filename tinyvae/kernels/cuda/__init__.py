@@ -14,6 +14,7 @@ _FILES = {
     "optimise": ("grad_norm", "adam", "sgd", "tick"),
     "dense": ("dense", "dense_grad_x", "dense_grad_w"),
     "sums": ("bias_grad",),
+    "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
 }
 
 _MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}
