@@ -146,16 +146,18 @@ def never_launched(found: list[Launched]) -> list[str]:
 # ---------------------------------------------------------------------------------------------- machine code
 
 
-def ptx_of(one: Launched, cc: Capability) -> str:
-    """The kernel in PTX. Numba asks the current GPU for its capability where a kernel calls a function."""
-    device = SimpleNamespace(compute_capability=cc)
-    with mock.patch.object(cuda.dispatcher, "get_current_device", return_value=device):
-        return str(cuda.compile_ptx(one.kernel.function, one.types, cc=cc)[0])
+def ptx_of(one: Launched) -> str:
+    """The kernel in PTX for the least capability, which the assembler takes to any: but for names, Numba's PTX for the
+    others is the same. Where a kernel calls a function Numba asks the current GPU for its capability."""
+    least = min(CAPABILITIES)
+    with mock.patch.object(
+        cuda.dispatcher, "get_current_device", return_value=SimpleNamespace(compute_capability=least)
+    ):
+        return str(cuda.compile_ptx(one.kernel.function, one.types, cc=least)[0])
 
 
-def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[str, Any]:
+def assemble(one: Launched, ptx: str, cc: Capability, tools: Mapping[str, Path]) -> dict[str, Any]:
     """Registers, stack, spilled and shared bytes of a kernel, and how often it has each instruction."""
-    ptx = ptx_of(one, cc)
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
         source.write_text(ptx)
