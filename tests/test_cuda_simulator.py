@@ -6,13 +6,41 @@ import os
 import pytest
 
 from tinyvae import kernels
-from tinyvae.bench.verify import assert_close, call, call_reference, cases, depth_of, example, magnitudes, widened
+from tinyvae.bench.verify import (
+    assert_close,
+    call,
+    call_reference,
+    cases,
+    depth_of,
+    example,
+    example_at,
+    magnitudes,
+    widened,
+)
+from tinyvae.kernels import OPS
 from tinyvae.kernels.op import FLOATS
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")
 
+EXTRA = {  # lengths of the ragged example that take other ways: 128 bits at a time, several blocks, nothing at all
+    "scale_rows": [{"R": 3, "P": 8}],
+    "latent": [{"B": 2, "R": 6, "L": 8}],
+    "latent_grad": [{"B": 2, "R": 6, "L": 8}],
+    "bernoulli_nll": [{"B": 2, "R": 4, "P": 40}, {"B": 10, "R": 20, "P": 33}],
+    "gaussian_nll": [{"B": 2, "R": 4, "P": 40}, {"B": 10, "R": 20, "P": 33}],
+    "objective": [{"L": 0}],
+}
 CASES = [(name, label) for name, label in cases() if label != "model"]
+CASES += [(name, f"extra {i}") for name, more in EXTRA.items() for i in range(len(more))]
+
+
+def case(name, label, dtype):
+    """Arguments of a case, and the depth of its sums."""
+    if not label.startswith("extra"):
+        return example(name, label, dtype), depth_of(name, label)
+    lengths = dict(OPS[name].examples["ragged"]) | EXTRA[name][int(label.split()[1])]
+    return example_at(name, lengths, dtype), OPS[name].depth(lengths)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -21,10 +49,10 @@ def test_op_on_its_examples(name, label, dtype):
     """Within the bound of the float64 reference, guard bands and inputs unharmed, the same bits twice."""
     if name not in kernels.COLUMNS["cuda"]:
         pytest.skip(f"{name} has no CUDA version yet")
-    arguments = example(name, label, dtype)
+    arguments, depth = case(name, label, dtype)
     first, second = (call(name, arguments, "cuda", guard) for guard in (64, 67))  # 67 leaves the arrays unaligned
     want = call_reference(name, widened(arguments))
     for got in (first, second):
-        assert_close(name, got, want, magnitudes(name, arguments), depth_of(name, label), dtype)
+        assert_close(name, got, want, magnitudes(name, arguments), depth, dtype)
     again = call(name, arguments, "cuda", 64)
     assert {k: a.tobytes() for k, a in first.items()} == {k: a.tobytes() for k, a in again.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from .clock import CLIP, COSINE, COUNTERS, EPOCH, PLAN, PLAN_HEAD, SCHEDULES, SEED, STEP, Clock, Stream
 from .config import Adam, Optimizer, TrainConfig, make_optimizer
+from .kernels import OPS
 from .kernels.reference import philox_bits
 from .models import Batch, Model, Player
 
@@ -65,7 +66,7 @@ class OptimizerState:
         self.v = model.device.empty(self.grads.shape if isinstance(optimizer, Adam) else (0,), model.dtype)
         for moment in (self.m, self.v):
             model.device.fill(moment, 0)
-        self.work = model.device.empty(0, model.dtype)
+        self.work = model.device.empty(OPS["grad_norm"].work_size(self.grads.shape) if clip else 0, model.dtype)
         if not clip:  # nobody asks for the norm then: the factor stays 1
             model.device.fill(rates[CLIP : CLIP + 1], 1)
 

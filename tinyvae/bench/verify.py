@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..clock import CLIP, CORRECTION1, CORRECTION2, LR
+from ..clock import CLIP, CORRECTION1, CORRECTION2, LR, PLAN, PLAN_HEAD, RATES
 from ..device import NumpyDevice, open_device
 from ..errors import TinyvaeError
 from ..kernels import IDENTITY, OPS, SIGMOID, SOFTPLUS, TANH
@@ -276,6 +276,14 @@ def _sgd(a: dict[str, Any]) -> Arrays:
     return {"m": m, "values": np.abs(a["values"]) + a["rates"][LR] * m}
 
 
+def _tick(a: dict[str, Any]) -> Arrays:
+    """A correction c = 1 / (1 − βᵗ) is only as good as the difference, whose terms are c (1 + βᵗ) times as large."""
+    rates = np.abs(call_reference("tick", list(a.values()))["rates"])
+    players = rates[: (a["plan"].size - PLAN_HEAD) // PLAN * RATES].reshape(-1, RATES)
+    players[:, [CORRECTION1, CORRECTION2]] *= 2 * players[:, [CORRECTION1, CORRECTION2]] - 1
+    return {"rates": rates}
+
+
 def _normal(a: dict[str, Any]) -> Arrays:
     """The radius of each Box–Muller pair: a cosine near 0 is only as good as its angle."""
     counters, (R, width) = a["counters"], a["out"].shape
@@ -295,5 +303,6 @@ TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
     "objective": _objective,
     "adam": _adam,
     "sgd": _sgd,
+    "tick": _tick,
     "philox_normal": _normal,
 }

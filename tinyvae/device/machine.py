@@ -8,11 +8,12 @@ import os
 from dataclasses import dataclass, field
 
 from .driver import Driver, DriverError, find_driver
+from .toolkit import find
 
 Version = tuple[int, int]
 
 LEAST = (8, 0)  # compute capability: asynchronous copies to shared memory, tf32
-PIECES = ("libnvvm", "libdevice", "libcudart")  # of the toolkit: compiler, its mathematics, its version
+PIECES = ("libnvvm", "libdevice", "cudart")  # of the toolkit: compiler, its mathematics, its version
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
@@ -29,7 +30,8 @@ class Card:
 class Machine:
     """What was found. driver, version: the CUDA versions of driver and toolkit, None where there is none.
 
-    home: $CUDA_HOME. failure: why the driver shows no card. toolkit: piece → its place.
+    home: $CUDA_HOME. failure: why the driver shows no card. toolkit: piece → its place. elsewhere: pieces that stand
+    where Numba does not look.
     """
 
     home: str | None = None
@@ -38,6 +40,7 @@ class Machine:
     cards: tuple[Card, ...] = ()
     toolkit: dict[str, str] = field(default_factory=dict)
     version: Version | None = None
+    elsewhere: frozenset[str] = frozenset()
 
     def missing(self) -> str | None:
         """The first thing that keeps kernels from running, and how to get it; None where nothing does."""
@@ -64,10 +67,10 @@ class Machine:
         absent = [piece for piece in PIECES if piece not in self.toolkit]
         if absent:
             where = f" under CUDA_HOME={self.home}" if self.home else ""
-            return (
-                f"{', '.join(absent)} of the CUDA toolkit cannot be found{where}, and kernels are compiled with it: "
-                "install the toolkit from developer.nvidia.com/cuda-downloads and set CUDA_HOME to its folder"
-            )
+            get = "install the toolkit from developer.nvidia.com/cuda-downloads and set CUDA_HOME to its folder"
+            if self.elsewhere.issuperset(absent):
+                get = "other packages brought it, so `eval $(python -m tinyvae.device.toolkit FOLDER)` makes it known"
+            return f"{', '.join(absent)} of the CUDA toolkit, which compiles kernels, cannot be found{where}: {get}"
         return None
 
     def too_new(self) -> str:
@@ -97,16 +100,17 @@ def dotted(version: Version | None) -> str:
 def look() -> Machine:
     """What there is. The toolkit is looked for where Numba will look."""
     toolkit, version = find_toolkit()
+    elsewhere = frozenset(find() if len(toolkit) < len(PIECES) else ())
     home, driver = os.environ.get("CUDA_HOME"), find_driver()
     if driver is None:
-        return Machine(home, toolkit=toolkit, version=version)
+        return Machine(home, None, "", (), toolkit, version, elsewhere)
     supported = _version(driver.number("cuDriverGetVersion"))
     try:
         driver.call("cuInit", 0)
         cards = tuple(_card(driver, i) for i in range(driver.number("cuDeviceGetCount")))
     except DriverError as error:
-        return Machine(home, supported, str(error), (), toolkit, version)
-    return Machine(home, supported, "", cards, toolkit, version)
+        return Machine(home, supported, str(error), (), toolkit, version, elsewhere)
+    return Machine(home, supported, "", cards, toolkit, version, elsewhere)
 
 
 def find_toolkit() -> tuple[dict[str, str], Version | None]:
@@ -114,13 +118,13 @@ def find_toolkit() -> tuple[dict[str, str], Version | None]:
     from numba.cuda.cudadrv.libs import get_cudalib, get_libdevice
 
     found, version = {}, None
-    for name in ("nvvm", "cudart"):
+    for piece, name in (("libnvvm", "nvvm"), ("cudart", "cudart")):
         try:
             library = ctypes.CDLL(get_cudalib(name))
         except OSError:
             continue
-        found[f"lib{name}"] = get_cudalib(name)
-        if name == "cudart":
+        found[piece] = get_cudalib(name)
+        if piece == "cudart":
             out = ctypes.c_int()
             library.cudaRuntimeGetVersion(ctypes.byref(out))
             version = _version(out.value)

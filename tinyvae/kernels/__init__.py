@@ -16,7 +16,7 @@ from . import reference
 from .first_calls import FirstCalls
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
-from .scratch import forward_room, image_grad_room, turned_room, turned_weight_room, weight_grad_room
+from .scratch import forward_room, image_grad_room, norm_room, turned_room, turned_weight_room, weight_grad_room
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -238,7 +238,7 @@ _TABLE = (
     Op(
         "grad_norm",
         (_in("grads", "n"), _option("max_norm"), WORK, _inout("rates", "8", dtype="float64", draw="positive")),
-        _flat(max_norm=1.0), _per("n", cost=2), 4, ("n",),
+        _flat(max_norm=1.0), _per("n", cost=2), 4, ("n",), work=norm_room,
     ),
     Op(
         "adam",

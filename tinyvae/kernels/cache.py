@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 config: Any = numba.config
-SHARED = ("reference.py", "scratch.py", "../clock.py")  # constants in them are compiled into kernels
+SHARED = ("reference.py", "scratch.py", "cpu/vector_math.py", "../clock.py")  # kernels hold constants of theirs
 
 
 def fingerprint(column: Path, *depends: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so that bits do not depend on the threads
 WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
-PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
 TALLEST = 14  # rows of the tallest register tile of any machine
+SUMMED, NORM_SUMS = 2048, 2048  # gradients in a sum of their norm at least; such sums at most
 
 
 def up(count: int) -> int:
@@ -48,10 +48,9 @@ def partial_sums(pixels: int) -> int:
     return max(1, min(TASKS, pixels // 512))
 
 
-def images_together(run: int, image: int) -> int:
-    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds. One
-    where the windows are gathered first."""
-    return 1 if run < WIDEST else max(1, min(8, 65_536 // image))
+def images_together(image: int) -> int:
+    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds."""
+    return max(1, min(8, 65_536 // image))
 
 
 def forward_room(d: Mapping[str, Any]) -> int:
@@ -74,9 +73,17 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
 
 
 def weight_grad_room(d: Mapping[str, Any]) -> int:
-    """conv2d_grad_w: for each task a sum, a padded image, and the gathered windows of narrow images."""
+    """conv2d_grad_w: for each task a sum and some padded images."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
-    image *= images_together(d["KW"] * d["C"], image)
-    gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    return WIDEST + tasks * (up(taps * d["F"]) + image + gathered)
+    return WIDEST + tasks * (up(taps * d["F"]) + images_together(image) * image)
+
+
+def norm_sums(gradients: int) -> int:
+    """How many partial sums a gradient's norm is made of, on a device that keeps them in memory."""
+    return max(1, min(NORM_SUMS, gradients // SUMMED))
+
+
+def norm_room(d: Mapping[str, Any]) -> int:
+    """grad_norm: the sums in float64, each as long as two float32, and one to begin on a boundary of float64."""
+    return 2 * norm_sums(d["n"]) + 1

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from importlib import import_module
 
 _FILES = {
-    "elementwise": ("activate",),
+    "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
+    "latent": ("latent", "latent_grad", "objective"),
+    "likelihood": ("bernoulli_nll", "gaussian_nll"),
+    "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
+    "optimise": ("grad_norm", "adam", "sgd", "tick"),
 }
 
 _MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}

@@ -2,8 +2,8 @@
 It knows Numba's CUDA target by way of device, and not what a kernel computes.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
-lengths travel beside them. A Python int travels as uint32, a float as float64; what must be of the arrays' own dtype is
-passed as one of its scalars.
+lengths travel beside them. A Python int travels as uint32, also in a tuple, a float as float64; what must be of the
+arrays' own dtype is passed as one of its scalars.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def _argument(kernel: Kernel, place: int, value: Any) -> Any:
         raise DeviceError(f"{kernel.name}: argument {name} is an array of the host; upload it with device.put")
     if isinstance(value, int):
         return np.uint32(value)
+    if isinstance(value, tuple):
+        return tuple(_argument(kernel, place, part) for part in value)
     if isinstance(value, float | np.generic):  # a scalar of NumPy could be reshaped too
         return value
     return value if value.ndim == 1 else value.reshape(-1)
