@@ -89,7 +89,7 @@ def judged(one, tools, dtype=np.float32, threads=32, cc=(9, 0)):
     """Faults and code of a kernel (x, y)."""
     array = cuda_code.types.Array(cuda_code.from_dtype(np.dtype(dtype)), 1, "C")
     launched = Launched(one, (array, array), ["an op"], threads)
-    code = cuda_code.assemble(launched, cuda_code.ptx_of(launched), cc, tools)
+    code = cuda_code.assemble(launched, cc, tools)
     return cuda_code.faults(launched, code), code
 
 

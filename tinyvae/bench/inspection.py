@@ -83,9 +83,8 @@ def inspect_one(tools: Mapping[str, Path], index: int) -> list[Row]:
         for cc in cuda_code.CAPABILITIES
     ]  # fmt: skip
     try:
-        ptx = cuda_code.ptx_of(one)
         for row, cc in zip(rows, cuda_code.CAPABILITIES, strict=True):
-            code = cuda_code.assemble(one, ptx, cc, tools)
+            code = cuda_code.assemble(one, cc, tools)
             row |= {**code, "faults": cuda_code.faults(one, code)}
     except Exception as error:  # whatever a compiler throws is a fault of the kernel
         first = (str(error).strip().splitlines() or [""])[0]
