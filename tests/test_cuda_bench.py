@@ -3,13 +3,15 @@ Contestants are stand-ins with given times; one job runs in the simulator where 
 
 import json
 import os
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tinyvae.bench import cases as cpu_cases
-from tinyvae.bench import cuda_bench, cuda_cases, cuda_report, job, verify, worker
+from tinyvae.bench import cuda_bench, cuda_cases, cuda_report, curves, each_op, job, verify, worker
 from tinyvae.bench.cases import Case
 from tinyvae.bench.cuda_cases import BARS, CASES, COPY
 from tinyvae.bench.job import Job, Variant, burst
@@ -227,6 +229,84 @@ def test_our_job_in_the_simulator(name):
     made.once()
     case.check(made.result(), np.float32)
     made.run()
+
+
+@pytest.mark.skipif(not SIMULATED, reason="needs the CUDA simulator: NUMBA_ENABLE_CUDASIM=1")
+def test_every_op_is_called_on_arrays_that_stand_alone(monkeypatch, capsys):
+    from tinyvae.device import gpu
+
+    sizes = []
+    monkeypatch.setattr(gpu, "LARGE", gpu.LARGE)  # the program changes both; put back afterwards
+    monkeypatch.setattr(gpu, "ALIGNMENT", gpu.ALIGNMENT)
+    monkeypatch.setattr(each_op, "cases", lambda: [("activate", "tiny"), ("activate", "ragged")])
+    monkeypatch.setattr(gpu.Arena, "_new", lambda self, size, new=gpu.Arena._new: sizes.append(size) or new(self, size))
+    each_op.main()
+    n = OPS["activate"].examples["ragged"]["n"]
+    assert sizes[-2:] == [4 * n, 4 * n]
+    assert "float64, fp32: 2 calls" in capsys.readouterr().out
+
+
+def test_losses_beside_numpys(capsys, tmp_path, monkeypatch):
+    curve = curves.losses("vae", "numpy", "float64", 3)
+    assert 600 > curve[0] > 500
+    assert curve[0] > curve[1] > curve[2]
+    drift = {"numpy": 1.0, "cuda": 1 + 2e-5, "broken": np.nan}
+    monkeypatch.setattr(curves, "losses", lambda model, device, dtype, n: np.linspace(drift[device], 3, n))
+    assert [row["ok"] for row in curves.compare("vae", "cuda")] == [False, False, True]
+    monkeypatch.setattr(curves, "MODELS", ("vae",))
+    assert curves.main(["broken", str(tmp_path / "curves.json")]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        "vae, float64, 200 steps: nan NOT < 1e-10",
+        "vae, float32, 10 steps: nan NOT < 1e-05",
+        "vae, float32, 200 steps: nan NOT < 0.005",
+        "3 comparisons of losses with numpy's: 3 beyond their limit",
+    ]
+    assert len(json.loads((tmp_path / "curves.json").read_text("utf-8"))) == 3
+
+
+# ------------------------------------------------------------------------------------------------ the one command
+
+PYTHON = """#!/bin/bash
+case "$*" in
+  *device.toolkit*) echo "export CUDA_HOME=$3"; echo "ptxas: not found" >&2 ;;
+  "-m numba -s") printf '__Other__\n1\n__CUDA Information__\nCUDA Device Initialized: True\n\n__More__\n' ;;
+  *bench.curves*) echo "6 comparisons of losses with numpy's: 0 beyond their limit" ;;
+  *"--only steps"*) echo "no GPU left" >&2; exit 1 ;;
+  *"bench --device cuda"*) printf 'bars\\n  dense  1.62  ok\\n  conv  0.80  MISSED\\n  odd  not measured\\n' ;;
+  *test_kernels.py) echo "2 passed, 1 skipped in 0.1s" ;;
+  *test_step.py) echo "1 failed, 4 passed in 0.2s"; exit 1 ;;
+  *"-m pytest"*) echo "3 deselected in 0.01s"; exit 5 ;;
+esac
+"""
+SANITIZER = """#!/bin/bash
+echo "========= $2 SUMMARY: 0 errors"
+"""
+
+
+def test_the_one_command_for_a_gpu_machine(tmp_path):
+    """Its parts are stand-ins; one that fails stops no other, and the table says what each came to."""
+    for name, text in (("python", PYTHON), ("compute-sanitizer", SANITIZER)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    variables = {"PATH": path, "PYTHON": str(tmp_path / "python"), "TMPDIR": str(tmp_path)}
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+    done = subprocess.run([script, tmp_path / "out"], env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "CUDA Device Initialized: True" in done.stdout
+    assert "  dense  1.62  ok" in done.stdout
+    table = done.stdout[done.stdout.index("part        status") :].splitlines()
+    parts = {line.split()[0]: line.split(maxsplit=3)[1:] for line in table[1:-1]}
+    assert parts["tests"][0] == "123"
+    assert parts["tests"][2] == "6 passed  1 failed  1 skipped  "
+    assert parts["racecheck"][::2] == ["0", "racecheck SUMMARY: 0 errors"]
+    assert parts["kernels"][::2] == ["0", "1 bars reached, 1 missed"]
+    assert parts["steps"][0] == "1"
+    assert parts["training"][0] == "0"
+    written = json.loads((tmp_path / "out" / "parts.json").read_text("utf-8"))
+    assert {part["part"]: part["status"] for part in written} == {name: row[0] for name, row in parts.items()}
+    assert "no GPU left" in (tmp_path / "out" / "log.txt").read_text("utf-8")
 
 
 def test_pytorchs_capture(monkeypatch):

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -79,6 +79,15 @@ class Launched:
         """The kernel's name, and what the function that made it was given."""
         given = ", ".join(constants(self.kernel.function))
         return f"{self.kernel.name}({given})" if given else self.kernel.name
+
+    @cached_property
+    def ptx(self) -> str:
+        """The kernel in PTX for the least capability, which the assembler takes to any: but for names, Numba's PTX for
+        the others is the same."""
+        least = min(CAPABILITIES)
+        current = SimpleNamespace(compute_capability=least)  # where a kernel calls a function, Numba asks for it
+        with mock.patch.object(cuda.dispatcher, "get_current_device", return_value=current):
+            return str(cuda.compile_ptx(self.kernel.function, self.types, cc=least)[0])
 
 
 def constants(function: Any) -> Iterator[str]:
@@ -151,13 +160,6 @@ def never_launched(found: list[Launched]) -> list[str]:
 # ---------------------------------------------------------------------------------------------- machine code
 
 
-def ptx_of(one: Launched, cc: Capability) -> str:
-    """The kernel in PTX. Numba asks the current GPU for its capability where a kernel calls a function."""
-    device = SimpleNamespace(compute_capability=cc)
-    with mock.patch.object(cuda.dispatcher, "get_current_device", return_value=device):
-        return str(cuda.compile_ptx(one.kernel.function, one.types, cc=cc)[0])
-
-
 def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[str, Any]:
     """Registers, stack, spilled and shared bytes of a kernel, and how often it has each instruction."""
     return figures(*build(one, cc, tools))
@@ -165,17 +167,16 @@ def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[s
 
 def build(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> tuple[str, str, str | None]:
     """A kernel's PTX, what the assembler says of it, and the disassembler's listing, None where there is none."""
-    ptx = ptx_of(one, cc)
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
-        source.write_text(ptx)
+        source.write_text(one.ptx)
         cap = [f"--maxrregcount={one.kernel.max_registers}"] if one.kernel.max_registers else []
         said = command([tools["ptxas"], "-v", f"-arch=sm_{cc[0]}{cc[1]}", *cap, source, "-o", cubin]).stderr
         if cc == CAPABILITIES[0] and "nvdisasm" in tools:  # a quarter of a second each: once is enough
             listing = command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout
         else:
             listing = None
-    return ptx, said, listing
+    return one.ptx, said, listing
 
 
 def figures(ptx: str, said: str, listing: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..device import open_device
 from ..errors import ConfigError
 from ..kernels import COLUMNS, OPS
 from . import cases, cuda_bench, cuda_report, inspection, ours, report, verify
+from .job import step_job
 from .measure import measure_group, missing
 from .pool import Effort
 from .startup import EPOCHS, measure_startup
@@ -70,7 +71,7 @@ def _op_check(name: str, device: str, kind: Any) -> Callable[[], None]:
 
 def _case_check(case: cases.Case, device: str, dtype: str) -> Callable[[], None]:
     def check() -> None:
-        job = ours.op_job(case, dtype, device) if case.op else ours.model_step(case, dtype, device)
+        job = ours.op_job(case, dtype, device) if case.op else step_job(*ours.training_step(case, dtype, device))
         job.run()
         case.check(job.result(), np.dtype(dtype).type)
 
