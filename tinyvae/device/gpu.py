@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from numba import cuda
 
@@ -19,7 +18,7 @@ from .driver import find_driver
 from .graph import Recorded, Recorder
 from .machine import look
 
-config: Any = numba.config
+config: Any = cuda.config
 SIMULATED = bool(config.ENABLE_CUDASIM)
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small grid is no mistake here: the clock ticks in a single thread
 
@@ -124,8 +123,9 @@ class CudaDevice(NumpyDevice):
         host = np.asarray(host)
         if out is None:
             out = self.empty(host.shape, host.dtype)
-        if out.size:
-            out.copy_to_device(np.ascontiguousarray(np.broadcast_to(host, out.shape), out.dtype), stream=cuda_stream())
+        if out.size:  # flat on both sides: Numba drops an axis of length 1 here and keeps it there
+            flat = np.ascontiguousarray(np.broadcast_to(host, out.shape), out.dtype).reshape(-1)
+            out.reshape(-1).copy_to_device(flat, stream=cuda_stream())
             self.sync()  # Numba's copy may read the host's memory after it has returned
         return out
 

@@ -19,7 +19,6 @@ import llvmlite
 import numba
 import numpy as np
 
-config: Any = numba.config
 SHARED = ("reference.py", "scratch.py", "cpu/vector_math.py", "../clock.py")  # kernels hold constants of theirs
 
 
@@ -57,9 +56,10 @@ def is_cold(folder: Path | None) -> bool:
     return folder is None or not any(folder.glob("*/*.nbi"))
 
 
-def kept(make: Callable[[bool], Any], folder: Path | None, announce: Callable[[], None]) -> Any:
+def kept(make: Callable[[bool], Any], config: Any, folder: Path | None, announce: Callable[[], None]) -> Any:
     """The dispatcher `make(cache)`, whose machine code is kept in `folder`; `announce` is called before it compiles.
 
+    config: that of the compiler; a CUDA target of its own, the package numba-cuda, has another than Numba.
     A file that cannot be read counts as none, and what cannot be written is not kept, where Numba itself would raise.
     """
     before = config.CACHE_DIR

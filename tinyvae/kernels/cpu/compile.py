@@ -41,7 +41,7 @@ def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1: plain Python, for the ops that use no vector code
             return function
-        return cache.kept(lambda keep: numba.njit(cache=keep, **options)(function), CACHE, _announce)
+        return cache.kept(lambda keep: numba.njit(cache=keep, **options)(function), numba.config, CACHE, _announce)
 
     return decorate
 

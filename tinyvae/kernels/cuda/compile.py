@@ -60,7 +60,7 @@ class Kernel:
         if SIMULATED:
             return cuda.jit(self.function)
         options = {} if self.max_registers is None else {"max_registers": self.max_registers}
-        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), CACHE, _announce)
+        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), cuda.config, CACHE, _announce)
 
 
 def kernel(
@@ -70,7 +70,12 @@ def kernel(
     return lambda function: Kernel(function, expect, max_registers, doubles)
 
 
-device_function = cuda.jit(device=True)  # called by kernels; LLVM inlines it
+def device_function(function: Callable[..., Any]) -> Any:
+    """Decorates a function that kernels call; LLVM inlines it. In the simulator one that does not name cuda stays plain
+    Python: to enter one of the simulator's costs as much as a hundred lines."""
+    if SIMULATED and "cuda" not in function.__code__.co_names:
+        return function
+    return cuda.jit(device=True)(function)
 
 
 def launch(kernel: Kernel, blocks: int | tuple[int, ...], threads: int | tuple[int, ...], *arguments: Any) -> None:
