@@ -187,5 +187,7 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                 e = U(e + U(THREADS * STRIP))
 
     expect = ("HMMA", "LDGSTS") if TENSOR else ("FFMA", "LDS.128", "LDGSTS")
-    blocks = 2 if ROWS * COLUMNS <= 16_384 else 1  # a multiprocessor has registers for so many
+    blocks = (
+        2 if ROWS * COLUMNS <= 16_384 and NOTES_A + NOTES_B <= 4 else 1
+    )  # a multiprocessor has registers for so many
     return Kernel(product_kernel, expect, min(255, 65_536 // blocks // THREADS))
