@@ -3,8 +3,8 @@
 At its heart is rung 7: two buffers or more, filled in the background, and 8 × 8 sums to a thread. What comes with it is
 what a product needs that is not 4096 × 4096:
 
-- three sizes of tile: 128 × 128 where enough multiprocessors then have a block, else 64 × 64 or 32 × 32; in the
-  smallest, four groups of threads share the steps of k, and their sums are added at the end, always in the same order;
+- tiles from 128 × 128 down to 16 × 32, the one with which a large GPU is done first; in the small ones four groups of
+  threads share the steps of k, and their sums are added at the end, always in the same order;
 - one loop for any size and place: where 4 does not divide a row, the copies bring one number at a time;
 - a warp is 4 × 8 threads and not 2 × 16: a load of A and one of B bring 12 different quads where rung 7's bring 18;
 - sums leave by way of shared memory, so that neighbouring threads store neighbours; bias and activation on the way;
@@ -16,12 +16,13 @@ Look at: tinyvae/kernels/cuda/product.py, tile.py and dense.py, now that you kno
 from importlib import import_module
 
 from tinyvae.kernels import IDENTITY
-from tinyvae.kernels.cuda.dense import SMALL, dense
+from tinyvae.kernels.cuda.dense import dense
+from tinyvae.kernels.cuda.tile import SMALL
 
 IDEA = "tinyvae's op: tiles for every size"
 # as in rung 5, where the largest tile is taken
 FLOP_PER_BYTE = import_module("05_register_tile").FLOP_PER_BYTE
-SIDE, DEPTH = SMALL.rows, SMALL.depth  # of the tile for tiny sizes
+SIDE, DEPTH = SMALL.rows, SMALL.depth  # of a tile for small sizes
 
 
 def product(a, b, c):
