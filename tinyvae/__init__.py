@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "gradient_check", "kernels", "layers",
-    "models", "museum", "params", "plots", "run", "step", "training", "zoo",
+    "learn", "models", "museum", "params", "plots", "run", "step", "training", "zoo",
 }  # fmt: skip
 
 _NAMES = {

@@ -74,6 +74,11 @@ def build_parser() -> Parser:
     check.add_argument("--device", default="numpy", help="numpy (default) or numba")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     add_bench(commands)
+    learn = commands.add_parser("learn", help="the tutorials' exercises: list them, set one up, have it graded")
+    learn.add_argument("chapter", nargs="?", metavar="CHAPTER", help="number of a chapter; all are listed without")
+    learn.add_argument("--check", action="store_true", help="grade the chapter's working file")
+    learn.add_argument("--hint", metavar="NAME", help="the next of three hints for an exercise, then its solution")
+    learn.add_argument("--dir", default="learn", metavar="DIR", help="where the working files are (default learn)")
     commands.add_parser("info", help="versions, devices, threads, data found")
     return parser
 
@@ -243,6 +248,30 @@ def bench(options: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
+def learn(options: dict[str, Any]) -> None:
+    """tinyvae learn"""
+    from pathlib import Path
+
+    from . import learn as lessons
+
+    folder = Path(options["dir"])
+    if options["chapter"] is None:
+        print(lessons.overview(folder))
+        return
+    chapter = lessons.chapter_of(options["chapter"])
+    if options["hint"] is not None:
+        print(lessons.hint(chapter, options["hint"], folder))
+    elif options["check"]:
+        right = True
+        for ok, line in lessons.check(chapter, folder):
+            print(f"{'✓' if ok else '✗'} {line}", flush=True)
+            right = right and ok
+        if not right:
+            raise SystemExit(1)
+    else:
+        print(lessons.set_up(chapter, folder))
+
+
 def info(options: dict[str, Any]) -> None:
     """tinyvae info"""
     from .run import describe_machine
@@ -259,6 +288,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "latent": picture("latent"),
     "gradcheck": gradcheck,
     "bench": bench,
+    "learn": learn,
     "info": info,
 }
 
