@@ -101,9 +101,10 @@ def test_a_function_that_fills_an_array():
         """out = 2 x."""
         out[...] = 2 * x
 
-    exercise = Exercise(
-        fill, lambda rng, case: (rng.standard_normal(case + 2), np.full(case + 2, np.nan)), (), ("", "", ""), writes=("out",)
-    )  # fmt: skip
+    def cases(rng, case):
+        return rng.standard_normal(case + 2), np.full(case + 2, np.nan)
+
+    exercise = Exercise(fill, cases, (), ("", "", ""), writes=("out",))
     assert grade(exercise, fill).ok
     assert "never written" in grade(exercise, lambda x, out: None).text
 

@@ -48,7 +48,9 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
     wanted = _called(exercise, exercise.solution, arguments)
     if exercise.forward is not None:
         _same_form(given, wanted)
-        report = gradcheck_fn(exercise.forward, lambda g, *xs: _results(function(g, *xs)), *arguments[1:])
+        report = gradcheck_fn(
+            exercise.forward, lambda g, *xs: _results(function(g, *xs)), *arguments[1:], kinks=exercise.kinks
+        )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
     _same_form(given, wanted)
@@ -77,7 +79,11 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
         return tuple(np.asarray(a) for n, a in zip(names, own, strict=True) if n in exercise.writes)
     if result is None:
         raise _Complaint("it returns None; is there a return at its end?")
-    return tuple(map(np.asarray, _results(result)))
+    arrays = tuple(map(np.asarray, _results(result)))
+    for array in arrays:
+        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+            raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
+    return arrays
 
 
 def _results(result: Any) -> tuple[Any, ...]:
@@ -93,8 +99,6 @@ def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) ->
         which = "the result" if len(wanted) == 1 else f"result {number}"
         if a.shape != b.shape:
             raise _Complaint(f"{which} has shape {a.shape} where {b.shape} is asked for")
-        if not np.issubdtype(a.dtype, np.number):
-            raise _Complaint(f"{which} is no array of numbers but {a.dtype}")
 
 
 def _close(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], tolerance: float) -> bool:

@@ -1,4 +1,5 @@
-"""Chapter 04, from AE to VAE: the reparameterisation, the KL divergence, and their gradients."""
+"""Chapter 04, from AE to VAE: the reparameterisation, the KL divergence, and their gradients.
+It knows the arithmetic, its typical mistakes and its hints; the text is in tutorials/."""
 
 from __future__ import annotations
 
