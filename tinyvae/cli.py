@@ -66,6 +66,7 @@ def build_parser() -> Parser:
         ("reconstruct", "picture of test images beside their reconstructions", add_picture),
         ("interpolate", "picture of straight walks between test images' codes", add_picture),
         ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
+        ("explore", "one HTML file to walk through the latent space in, with any browser, offline", add_explore),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
@@ -147,6 +148,14 @@ def add_latent(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
 
 
+def add_explore(command: argparse.ArgumentParser) -> None:
+    """The options of `explore`."""
+    command.add_argument("--out", metavar="FILE", help="HTML file (default: explorer.html in the run's folder)")
+    command.add_argument(
+        "--count", type=integer, metavar="N", help="test images to show (default 1000, fewer of large ones)"
+    )
+
+
 def add_bench(commands: Any) -> None:
     """The options of `bench`."""
     text = "measure products, convolutions, steps, ops and start-up beside NumPy, PyTorch and JAX"
@@ -225,6 +234,19 @@ def picture(command: str) -> Callable[[dict[str, Any]], None]:
     return call
 
 
+def explore(options: dict[str, Any]) -> None:
+    """tinyvae explore"""
+    from pathlib import Path
+
+    from .explore import write_page
+    from .run import open_run
+
+    run = open_run(Path(options["run"]))
+    path = run.path / "explorer.html" if options["out"] is None else Path(options["out"])
+    say(write_page(run, path, options["count"]))
+    print(path)
+
+
 def gradcheck(options: dict[str, Any]) -> None:
     """tinyvae gradcheck"""
     from .gradient_check import main_table
@@ -286,6 +308,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "reconstruct": picture("reconstruct"),
     "interpolate": picture("interpolate"),
     "latent": picture("latent"),
+    "explore": explore,
     "gradcheck": gradcheck,
     "bench": bench,
     "learn": learn,
