@@ -96,7 +96,9 @@ def test_a_layer_that_the_page_cannot_evaluate_is_named():
     run = zoo_run("vae", GREY, 2)
     run.model.parts["decoder"] = Sequential(Dense(2, 120), Sequential(Doubled(120, 120), Reshape(*GREY)))
     run.model.parts["decoder"].declare((2,))
-    message = r"decoder\.sequential1\.doubled1: the page cannot evaluate Doubled\(120, 120, 'identity'\); it knows Dense"
+    message = (
+        r"decoder\.sequential1\.doubled1: the page cannot evaluate Doubled\(120, 120, 'identity'\); it knows Dense"
+    )
     with pytest.raises(ConfigError, match=message):
         describe_run(run)
 

@@ -157,7 +157,7 @@ def packed(array: np.ndarray, dtype: str) -> dict[str, Any]:
 
 
 def activity(z_mean: np.ndarray, z_log_sigma: np.ndarray | None) -> np.ndarray:
-    """How much each dimension is used (latent,): its mean KL divergence in nats, or without sigma its codes' variance."""
+    """How much each dimension is used (latent,): its mean KL divergence in nats, or without a sigma the variance."""
     mean = z_mean.astype(np.float64)
     if z_log_sigma is None:
         return mean.var(axis=0)

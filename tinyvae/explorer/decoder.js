@@ -24,7 +24,7 @@ const LAYERS = {
     for (let k = 0; k < x.length; k++) {
       const value = x[k];
       if (value === 0) continue; // half of what a ReLU leaves
-      for (let n = 0, at = k * N; n < N; n++, at++) y[n] += value * weight[at];
+      for (let n = 0; n < N; n++) y[n] += value * weight[k * N + n];
     }
   },
 
@@ -34,7 +34,8 @@ const LAYERS = {
     eachTap(layer, layer.out, layer.in, (small, large, tap) => {
       for (let c = 0; c < C; c++) {
         const value = x[large * C + c];
-        for (let f = 0, at = (tap * C + c) * F, to = small * F; f < F; f++, at++, to++) y[to] += value * layer.weight[at];
+        const row = (tap * C + c) * F;
+        for (let f = 0; f < F; f++) y[small * F + f] += value * layer.weight[row + f];
       }
     });
   },
@@ -44,8 +45,9 @@ const LAYERS = {
     const [F, C] = [layer.in[2], layer.out[2]];
     eachTap(layer, layer.in, layer.out, (small, large, tap) => {
       for (let c = 0; c < C; c++) {
+        const row = (tap * C + c) * F;
         let sum = 0;
-        for (let f = 0, at = (tap * C + c) * F, from = small * F; f < F; f++, at++, from++) sum += x[from] * layer.weight[at];
+        for (let f = 0; f < F; f++) sum += x[small * F + f] * layer.weight[row + f];
         y[large * C + c] += sum;
       }
     });

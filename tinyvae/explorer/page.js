@@ -23,7 +23,8 @@ const WALK = 3000; // milliseconds from A to B
 
 let z = new Float64Array(L); // the one place where we are
 let picks = []; // indices of the codes A and B
-let playing = null; // when the walk would have begun at A, in the clock of animation frames
+let along = null; // where on the line from A to B, 0 to 1; null where z is elsewhere
+let playing = null; // when the walk now playing left A; null when none is
 const decoding = { count: 0, milliseconds: 0 }; // how many images, and how long the last twenty took
 
 // ------------------------------------------------------------------------------------------ images
@@ -89,9 +90,8 @@ function refresh() {
 function frame(now) {
   asked = false;
   if (playing !== null) {
-    const t = Math.min((now - playing) / WALK, 1);
-    stand(t);
-    if (t === 1) playing = null;
+    stand(clip((now - playing) / WALK));
+    if (along === 1) playing = null;
     else refresh();
   }
   const start = performance.now();
@@ -114,13 +114,14 @@ function showNumbers() {
   const few = `z = (${Array.from(z, fixed).join(", ")})`;
   $("place").textContent = L <= 3 ? few : plane.axes.map((d) => `z[${d}] ${fixed(z[d])}`).join(" · ");
   $("image").setAttribute("aria-label", `Image decoded at ${$("place").textContent}`);
-  for (const { d, input, output } of sliders) {
+  for (const { d, input, words } of sliders) {
     input.value = z[d];
-    output.textContent = fixed(z[d]);
+    words.textContent = fixed(z[d]);
+    input.setAttribute("aria-valuetext", fixed(z[d]));
   }
   $("play").textContent = playing === null ? "Play" : "Stop";
-  const t = Number($("along").value);
-  $("strip").querySelectorAll(".step").forEach((step, i) => step.classList.toggle("now", Math.round(t * (STEPS - 1)) === i));
+  const nearest = along === null || picks.length < 2 ? -1 : Math.round(along * (STEPS - 1));
+  $("strip").querySelectorAll(".step").forEach((step, i) => step.classList.toggle("now", i === nearest));
 }
 
 function showSpeed() {
@@ -131,9 +132,9 @@ function showSpeed() {
 
 // ------------------------------------------------------------------------------------------ moving z
 
-// z moves by hand: a walk stops.
+// z moves by hand: a walk ends.
 function go(values) {
-  playing = null;
+  playing = along = null;
   z = Float64Array.from(values);
   refresh();
 }
@@ -163,12 +164,12 @@ const limits = run.activity.map((_, d) => {
 
 // ------------------------------------------------------------------------------------------ the walk
 
-function name(label) {
+function nameOf(label) {
   return run.label_names ? run.label_names[label] : String(label);
 }
 
 function described(i) {
-  return codes[i].label === null ? `image ${i}` : `image ${i}, “${name(codes[i].label)}”`;
+  return codes[i].label === null ? `image ${i}` : `image ${i}, “${nameOf(codes[i].label)}”`;
 }
 
 // (1 − t) · A + t · B
@@ -179,7 +180,7 @@ function between(t) {
 
 function stand(t) {
   z = between(t);
-  $("along").value = t;
+  $("along").value = along = t;
 }
 
 // A code is picked: the first is A, the second B, a third is A again.
@@ -196,6 +197,11 @@ function play() {
   refresh();
 }
 
+function stop() {
+  playing = null;
+  refresh();
+}
+
 function showWalk() {
   const strip = $("strip");
   strip.replaceChildren();
@@ -204,7 +210,7 @@ function showWalk() {
   $("walk-names").textContent = picks.map((i, k) => `${"AB"[k]}: ${described(i)}`).join(" → ");
   if (!picks.length) {
     const hint = document.createElement("p");
-    hint.textContent = "Pick two codes on the plane: what lies between them is shown here, the two real images at its ends.";
+    hint.textContent = "Pick two codes on the plane: what lies between them is shown here, real images at both ends.";
     strip.append(hint);
     return;
   }
@@ -218,9 +224,8 @@ function showWalk() {
 
 function clearWalk() {
   picks = [];
-  playing = null;
   showWalk();
-  refresh();
+  stop();
 }
 
 // ------------------------------------------------------------------------------------------ sliders, labels, axes
@@ -231,7 +236,7 @@ function makeSlider(d, rank) {
   const row = document.createElement("div");
   row.className = "slider";
   row.hidden = rank >= FIRST;
-  row.innerHTML = `<label for="z${d}">z[${d}]</label><input type="range" id="z${d}" step="any"><output for="z${d}"></output>`;
+  row.innerHTML = `<label for="z${d}">z[${d}]</label><input type="range" id="z${d}" step="any"><span></span>`;
   if (L > 2) {
     row.insertAdjacentHTML("beforeend", `<div class="use"><i></i></div><small>${run.activity[d].toFixed(2)}</small>`);
     row.querySelector("i").style.width = `${(100 * Math.max(run.activity[d], 0)) / largest}%`;
@@ -244,7 +249,7 @@ function makeSlider(d, rank) {
     go(next);
   });
   $("sliders").append(row);
-  return { d, row, input, output: row.querySelector("output") };
+  return { d, row, input, words: row.querySelector("span") };
 }
 
 function colourOf(label) {
@@ -263,11 +268,11 @@ function makeLegend() {
     const button = document.createElement("button");
     const dot = document.createElement("i");
     dot.style.background = colourOf(label);
-    button.append(dot, name(label));
+    button.append(dot, nameOf(label));
     button.setAttribute("aria-pressed", String(plane.only === label));
     button.addEventListener("click", () => {
       plane.only = plane.only === label ? null : label;
-      [...$("legend").children].forEach((other, i) => other.setAttribute("aria-pressed", String(plane.only === labels[i])));
+      [...$("legend").children].forEach((b, i) => b.setAttribute("aria-pressed", String(plane.only === labels[i])));
       plane.drawBack();
       refresh();
     });
@@ -292,11 +297,12 @@ function makeAxes() {
 
 // ------------------------------------------------------------------------------------------ the whole plane
 
-const TILE = 36; // pixels
+const TILE = 36; // pixels of an image's longer side
 
 // Shows what is decoded all over the plane, or the codes again: a few milliseconds' work per frame, so nothing waits.
 function decodeEverywhere(wanted) {
   $("everywhere").setAttribute("aria-pressed", String(wanted));
+  $("everywhere").setAttribute("aria-busy", String(wanted));
   const tiles = (plane.tiles = wanted ? document.createElement("canvas") : null);
   plane.drawBack();
   refresh();
@@ -305,18 +311,20 @@ function decodeEverywhere(wanted) {
   const pen = tiles.getContext("2d");
   pen.imageSmoothingEnabled = false;
   pen.scale(plane.dpr, plane.dpr);
-  const [across, down] = [Math.ceil(plane.width / TILE), Math.ceil(plane.height / TILE)];
+  const [w, h] = [W, H].map((side) => (TILE * side) / Math.max(W, H));
+  const [across, down] = [Math.ceil(plane.width / w), Math.ceil(plane.height / h)];
   let n = 0;
   const some = () => {
     if (plane.tiles !== tiles) return; // no longer wanted
     for (const end = performance.now() + 8; n < across * down && performance.now() < end; n++) {
-      const [x, y] = [(n % across) * TILE, Math.floor(n / across) * TILE];
-      paint(small, decoder.decode(plane.toLatent(x + TILE / 2, y + TILE / 2)));
-      pen.drawImage(small, x, y, TILE, TILE);
+      const [x, y] = [(n % across) * w, Math.floor(n / across) * h];
+      paint(small, decoder.decode(plane.toLatent(x + w / 2, y + h / 2)));
+      pen.drawImage(small, x, y, w, h);
     }
     plane.drawBack();
     refresh();
     if (n < across * down) requestAnimationFrame(some);
+    else $("everywhere").setAttribute("aria-busy", "false");
   };
   some();
 }
@@ -331,7 +339,8 @@ function key(event) {
     const [a, b] = moves[event.key];
     moveOnPlane(z[u] + a, z[v] + b);
   } else if (event.key === "Enter") {
-    const found = plane.nearest(...plane.toPixel(z), Infinity);
+    const [x, y] = plane.toPixel(z);
+    const found = plane.nearest(x, plane.line ? null : y, Infinity);
     if (found >= 0) pick(found);
   } else if (event.key === "Escape") {
     clearWalk();
@@ -345,7 +354,7 @@ function key(event) {
 
 const plane = new Plane($("plane"), {
   codes, limits, labels, colour: colourOf, thumbnail, onMove: moveOnPlane, onPick: pick,
-  names: labels.length <= 30 ? labels.map((label) => [label, name(label)]) : [],
+  names: labels.length <= 30 ? labels.map((label) => [label, nameOf(label)]) : [],
   circles: run.prior ? [] : [{ radius: 1.1774, name: "50 % of the prior" }, { radius: 2.4477, name: "95 %" }],
 });
 if (L > 2) plane.axes = order.slice(0, 2);
@@ -355,7 +364,8 @@ $("title").textContent = `${run.model} on ${run.data}`;
 document.title = `${run.model} on ${run.data} · tinyvae explore`;
 $("facts").textContent = `${L} latent dimension${L > 1 ? "s" : ""}, codes of ${count.toLocaleString("en")} test images`;
 document.querySelector("main").classList.toggle("many", L > 2);
-$("order").textContent = L > 2 ? `most used first, by ${run.activity_name === "KL" ? "KL in nats" : "variance of z"}` : "";
+const use = run.activity_name === "KL" ? "KL, nats" : "variance of z";
+$("order").textContent = L > 2 ? `most used first (${use})` : "";
 $("weights").textContent = run.weights.toLocaleString("en");
 $("more").textContent = `Show all ${L}`;
 $("more").hidden = L <= FIRST;
@@ -372,7 +382,7 @@ $("fitted").addEventListener("click", () => draw(run.prior));
 $("everywhere").hidden = L !== 2;
 $("everywhere").addEventListener("click", () => decodeEverywhere(!plane.tiles));
 $("zero").addEventListener("click", () => go(new Float64Array(L)));
-$("play").addEventListener("click", () => (playing === null ? play() : go(z)));
+$("play").addEventListener("click", () => (playing === null ? play() : stop()));
 $("along").addEventListener("input", () => {
   playing = null;
   stand(Number($("along").value));
@@ -399,12 +409,12 @@ function fit() {
 }
 
 makeAxes();
+fit();
 makeLegend();
 showWalk();
-fit();
 new ResizeObserver(fit).observe($("plane"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  makeLegend();
   fit();
+  makeLegend();
 });
 $("trouble").textContent = "";

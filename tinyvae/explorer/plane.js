@@ -7,7 +7,8 @@ const CLICK = 5; // pixels that a click may wander
 
 class Plane {
   // codes: [{ z, label }]; limits: [low, high] per dimension; circles: [{ radius, name }], the prior's;
-  // labels, and names: [[label, name]] of those that are named; colour(label) → CSS colour; thumbnail(i) → canvas with the i-th code's image
+  // labels, and names: [[label, name]] of those that are named; colour(label) → CSS colour;
+  // thumbnail(i) → canvas with the image of code i; onMove(a, b): dragged there; onPick(i): code i was clicked
   constructor(canvas, options) {
     Object.assign(this, options, { canvas });
     this.pen = canvas.getContext("2d");
@@ -38,7 +39,7 @@ class Plane {
       ? width / (across[1] - across[0])
       : Math.min(width / (across[1] - across[0]), height / (up[1] - up[0]));
     this.middle = [(across[0] + across[1]) / 2, this.line ? 0 : (up[0] + up[1]) / 2];
-    Object.assign(this, { width, height, dpr });
+    Object.assign(this, { width, height, dpr, themes: new Map() });
     this.drawBack();
   }
 
@@ -60,13 +61,13 @@ class Plane {
     return [(x - this.width / 2) / this.unit + this.middle[0], (this.height / 2 - y) / this.unit + this.middle[1]];
   }
 
-  // The index of the code nearest to a pixel, at most `reach` away; -1 where there is none.
+  // The index of the code nearest to a pixel, less than `reach` away; -1 where there is none. y null: at any height.
   nearest(x, y, reach) {
     let [best, found] = [reach * reach, -1];
     this.codes.forEach((code, i) => {
       if (!this.shows(code)) return;
       const [a, b] = this.toPixel(code.z, i);
-      const distance = (a - x) ** 2 + (b - y) ** 2;
+      const distance = (a - x) ** 2 + (y === null ? 0 : (b - y) ** 2);
       if (distance < best) [best, found] = [distance, i];
     });
     return found;
@@ -115,8 +116,12 @@ class Plane {
 
   // ---------------------------------------------------------------------------------------- drawing
 
+  // A colour of the style sheet, looked up once: asking makes the browser compute its styles.
   theme(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    if (!this.themes.has(name)) {
+      this.themes.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+    }
+    return this.themes.get(name);
   }
 
   // Grid, codes or tiles, the prior, names.
@@ -254,7 +259,9 @@ class Plane {
       pen.strokeStyle = colour;
       pen.lineWidth = thickness;
       ring(pen, x, y, 9);
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) stroke(pen, x + 5 * dx, y + 5 * dy, x + 15 * dx, y + 15 * dy);
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        stroke(pen, x + 5 * dx, y + 5 * dy, x + 15 * dx, y + 15 * dy);
+      }
       if (this.line) stroke(pen, x, 0, x, height);
     }
   }
