@@ -18,7 +18,7 @@ from tinyvae.run import open_run
 FIGURES = Path(__file__).resolve().parent / "figures"
 VIEWS = {
     "explorer.png": {"viewport": {"width": 1280, "height": 800}},
-    "explorer_phone.png": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 1.8},
+    "explorer_phone.png": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 1.35},
 }
 WALK = "(pair) => { pair.forEach((label) => pick(run.labels.indexOf(label))); playing = null; stand(0.5); refresh(); }"
 
