@@ -56,7 +56,10 @@ def test_blocks_share_a_namespace_and_print_what_is_shown(tmp_path):
         ("```python\nx = 1\n", "never closed"),
         ("```py\nx = 1\n```\n", "needs a comment `excerpt FILE NAME`"),
         ("<!-- excerpt tinyvae/clock.py nothing -->\n```py\nx = 1\n```\n", "there is no nothing in tinyvae/clock.py"),
-        ("<!-- excerpt tinyvae/clock.py Clock.get -->\n```py\nx = 1\n```\n", "Clock.get is no longer what stands in the package"),
+        (
+            "<!-- excerpt tinyvae/clock.py Clock.get -->\n```py\nx = 1\n```\n",
+            "Clock.get is no longer what stands",
+        ),
     ],
 )
 def test_a_difference_is_said(tmp_path, text, says):
