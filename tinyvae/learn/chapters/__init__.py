@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from ...errors import ConfigError
 from ..exercise import Chapter
-from . import ch01, ch02, ch03, ch04
+from . import ch01, ch02, ch03, ch04, ch05
 
-CHAPTERS: tuple[Chapter, ...] = (ch01.CHAPTER, ch02.CHAPTER, ch03.CHAPTER, ch04.CHAPTER)
+CHAPTERS: tuple[Chapter, ...] = (ch01.CHAPTER, ch02.CHAPTER, ch03.CHAPTER, ch04.CHAPTER, ch05.CHAPTER)
 
 
 def chapter_of(number: str) -> Chapter:
