@@ -5,9 +5,17 @@ from __future__ import annotations
 
 from ...errors import ConfigError
 from ..exercise import Chapter
-from . import ch01, ch02, ch03, ch04, ch05
+from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07
 
-CHAPTERS: tuple[Chapter, ...] = (ch01.CHAPTER, ch02.CHAPTER, ch03.CHAPTER, ch04.CHAPTER, ch05.CHAPTER)
+CHAPTERS: tuple[Chapter, ...] = tuple(c.CHAPTER for c in (ch01, ch02, ch03, ch04, ch05, ch06, ch07))
+    ch01.CHAPTER,
+    ch02.CHAPTER,
+    ch03.CHAPTER,
+    ch04.CHAPTER,
+    ch05.CHAPTER,
+    ch06.CHAPTER,
+    ch07.CHAPTER,
+)
 
 
 def chapter_of(number: str) -> Chapter:
