@@ -8,14 +8,6 @@ from ..exercise import Chapter
 from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07
 
 CHAPTERS: tuple[Chapter, ...] = tuple(c.CHAPTER for c in (ch01, ch02, ch03, ch04, ch05, ch06, ch07))
-    ch01.CHAPTER,
-    ch02.CHAPTER,
-    ch03.CHAPTER,
-    ch04.CHAPTER,
-    ch05.CHAPTER,
-    ch06.CHAPTER,
-    ch07.CHAPTER,
-)
 
 
 def chapter_of(number: str) -> Chapter:
