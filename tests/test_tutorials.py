@@ -101,3 +101,10 @@ def test_chapters_are_of_one_form(path):
     for name in run.PICTURE.findall(text):
         assert name.startswith(path.name[:2]), f"{name} is named after another chapter"
         assert (ROOT / "tutorials" / "figures" / name).exists()
+
+
+def test_every_link_leads_somewhere():
+    for path in [*CHAPTERS, ROOT / "tutorials" / "README.md"]:
+        prose = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
