@@ -56,7 +56,10 @@ def test_blocks_share_a_namespace_and_print_what_is_shown(tmp_path):
         ("```python\nx = 1\n", "never closed"),
         ("```py\nx = 1\n```\n", "needs a comment `excerpt FILE NAME`"),
         ("<!-- excerpt tinyvae/clock.py nothing -->\n```py\nx = 1\n```\n", "there is no nothing in tinyvae/clock.py"),
-        ("<!-- excerpt tinyvae/clock.py Clock.get -->\n```py\nx = 1\n```\n", "Clock.get is no longer what stands in the package"),
+        (
+            "<!-- excerpt tinyvae/clock.py Clock.get -->\n```py\nx = 1\n```\n",
+            "Clock.get is no longer what stands",
+        ),
     ],
 )
 def test_a_difference_is_said(tmp_path, text, says):
@@ -98,3 +101,10 @@ def test_chapters_are_of_one_form(path):
     for name in run.PICTURE.findall(text):
         assert name.startswith(path.name[:2]), f"{name} is named after another chapter"
         assert (ROOT / "tutorials" / "figures" / name).exists()
+
+
+def test_every_link_leads_somewhere():
+    for path in [*CHAPTERS, ROOT / "tutorials" / "README.md"]:
+        prose = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"

@@ -34,7 +34,8 @@ class Exercise:
     cases: draws arguments; called with a random generator and the number of the case, 0 … CASES − 1, each of another
     shape. forward: where the function is a backward pass, f(*arrays) whose gradient it is: the learner's function is
     called as backward(grad_y, *arrays) and checked numerically, so that no solution is needed to judge it. kinks: an
-    array of the same arrays whose signs change where the forward function has a kink, as `gradcheck_fn` takes it.
+    array of the same arrays whose signs change where the forward function has a kink. wrt: the arrays that get a
+    gradient, all where none are named. Both as `gradcheck_fn` takes them.
     writes: names of arguments that the function fills instead of returning something.
     tolerance: largest difference relative to the largest number.
     hints: three, each saying more than the one before.
@@ -46,6 +47,7 @@ class Exercise:
     hints: tuple[str, str, str]
     forward: Function | None = None
     kinks: Function | None = None
+    wrt: tuple[str, ...] | None = None
     writes: tuple[str, ...] = ()
     tolerance: float = 1e-9
 

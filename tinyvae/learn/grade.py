@@ -48,8 +48,9 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
     wanted = _called(exercise, exercise.solution, arguments)
     if exercise.forward is not None:
         _same_form(given, wanted)
+        arrays, forward = arguments[1:], exercise.forward
         report = gradcheck_fn(
-            exercise.forward, lambda g, *xs: _results(function(g, *xs)), *arguments[1:], kinks=exercise.kinks
+            forward, lambda g, *xs: _results(function(g, *xs)), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
         )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
