@@ -311,7 +311,7 @@ def test_start_up_figures_and_their_lines():
     f = startup.figures(lines_of_a_run())
     assert f == {
         "first_line": 0.1, "first_step": 9.0, "peak_bytes": 300 << 20, "to_bar": 15.0, "to_bar_epochs": 2,
-        "neg_elbo": 105.9,
+        "trained": 15.0, "neg_elbo": 105.9,
     }  # fmt: skip
     late = startup.figures(lines_of_a_run()[:3])
     assert (late["to_bar"], late["peak_bytes"]) == (None, None)

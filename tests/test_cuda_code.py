@@ -164,14 +164,14 @@ def test_a_listing_is_counted():
 @pytest.mark.parametrize(
     ("ptx", "name"),
     [
-        ("ld.global.v4.f32", "LDG.128"),
-        ("ld.global.f32", "LDG"),
+        ("ld.global.v4.f32", "LDG.E.128"),
+        ("ld.global.f32", "LDG.E"),
         ("st.shared.v2.u64", "STS.128"),
         ("ld.local.u32", "LDL"),
         ("ld.param.u64", ""),
-        ("cp.async.cg.shared.global", "LDGSTS.128"),
+        ("cp.async.cg.shared.global", "LDGSTS.E.BYPASS.128"),
         ("cp.async.wait_group", ""),
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "HMMA"),
+        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "HMMA.1688.F32.TF32"),
         ("fma.rn.f32", "FFMA"),
         ("setp.lt.f64", "DSETP"),
         ("atom.global.add.f64", "RED.ADD.F64"),

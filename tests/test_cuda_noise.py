@@ -26,6 +26,12 @@ def clock_at(row=0, step=3, cursor=0, seed=0xC0FFEE1234567890):
     return counters
 
 
+def blank(shape, dtype):
+    """An output that shows where nothing was written."""
+    dtype = np.dtype(dtype)
+    return np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype)
+
+
 def same_as_the_reference(name, *arguments, guards=GUARDS, rtol=0.0, atol=0.0):
     """Equal to the reference, or within the tolerance, and the same bits whether the arrays are aligned or not."""
     want, first = call_reference(name, arguments), None
@@ -66,11 +72,11 @@ def test_draws_begin_at_any_lane(width, rows, row, dtype):
     """Heads and tails within a block of Philox, at widths and rows that begin at every lane."""
     counters, shape = clock_at(row), (rows, width)
     p = np.random.default_rng(width).random(shape).astype(dtype)
-    same_as_the_reference("philox_bits", counters, 17, np.zeros(shape, np.uint32))
-    same_as_the_reference("philox_uniform", counters, 17, np.zeros(shape, dtype))
-    same_as_the_reference("philox_bernoulli", p, counters, 17, np.zeros(shape, dtype))
+    same_as_the_reference("philox_bits", counters, 17, blank(shape, np.uint32))
+    same_as_the_reference("philox_uniform", counters, 17, blank(shape, dtype))
+    same_as_the_reference("philox_bernoulli", p, counters, 17, blank(shape, dtype))
     unit = 2.0**-23 if dtype == np.float32 else 2.0**-52
-    same_as_the_reference("philox_normal", counters, 17, np.zeros(shape, dtype), atol=16 * unit)
+    same_as_the_reference("philox_normal", counters, 17, blank(shape, dtype), atol=16 * unit)
 
 
 def test_the_places_begin_at_every_lane():
@@ -81,13 +87,13 @@ def test_the_places_begin_at_every_lane():
 @pytest.mark.parametrize("row", [0, 2**33 + 1, 2**60 + 3])
 def test_large_counters(step, row):
     """A step beyond 32 bits counts by its lower half; a position beyond them reaches the block's upper word."""
-    same_as_the_reference("philox_bits", clock_at(row, step, seed=2**64 - 1), 2**32 - 1, np.zeros((2, 5), np.uint32))
+    same_as_the_reference("philox_bits", clock_at(row, step, seed=2**64 - 1), 2**32 - 1, blank((2, 5), np.uint32))
 
 
 @DTYPES
 def test_a_chance_equal_to_the_uniform_is_a_zero(dtype):
     """And one that is larger by the last bit of float64 a one, where a byte is the chance."""
-    counters, x = clock_at(), np.zeros((1, 4), dtype)
+    counters, x = clock_at(), blank((1, 4), dtype)
     uniform = call("philox_uniform", [counters, 2, x], "cuda")["out"]
     assert not call("philox_bernoulli", [uniform, counters, 2, x], "cuda")["out"].any()
     images, order = np.ones((1, 4), np.uint8), np.zeros(1, np.int64)
@@ -98,9 +104,9 @@ def test_a_chance_equal_to_the_uniform_is_a_zero(dtype):
 
 def test_a_last_block_for_the_tail():
     """As many numbers as a block of threads writes, but from a later lane on: a second block writes the rest."""
-    same_as_the_reference("philox_bits", clock_at(3), 16, np.zeros((512, 1), np.uint32), guards=(64,))
+    same_as_the_reference("philox_bits", clock_at(3), 16, blank((512, 1), np.uint32), guards=(64,))
     images, order, scale = batch(511, np.uint8)
-    x = np.zeros((1, 511), np.float32)
+    x = blank((1, 511), np.float32)
     same_as_the_reference("gather_binary", images, order, clock_at(1), scale, 2, 1, x, guards=(64,))
 
 
@@ -118,7 +124,7 @@ def batch(P, kind, seed=0):
 @pytest.mark.parametrize("P", [1, 3, 5, 7, 8, 12, 600])
 def test_batches_of_bytes_and_of_floats(P, dtype):
     """Rows that are vectors and rows that are none, and more pixels than one block of threads takes."""
-    counters, x, guards = clock_at(cursor=4), np.zeros((3, P), dtype), GUARDS if P < 600 else (64,)
+    counters, x, guards = clock_at(cursor=4), blank((3, P), dtype), GUARDS if P < 600 else (64,)
     for kind in (np.dtype(np.uint8), dtype):
         images, order, scale = batch(P, kind)
         same_as_the_reference("gather", images, order, counters, scale, x, guards=guards)
@@ -126,12 +132,12 @@ def test_batches_of_bytes_and_of_floats(P, dtype):
 
 @DTYPES
 @pytest.mark.parametrize("dynamic", [0, 1])
-@pytest.mark.parametrize(("P", "row"), [(1, 3), (3, 1), (3, 2), (5, 5), (7, 1), (8, 3)])
+@pytest.mark.parametrize(("P", "row"), [(1, 3), (3, 2), (5, 1), (7, 1), (8, 3)])
 def test_coins_begin_at_any_lane(P, row, dynamic, dtype):
     for kind in (np.dtype(np.uint8), dtype):
         images, order, scale = batch(P, kind)
         counters = clock_at(row, cursor=4)
-        same_as_the_reference("gather_binary", images, order, counters, scale, 2, dynamic, np.zeros((3, P), dtype))
+        same_as_the_reference("gather_binary", images, order, counters, scale, 2, dynamic, blank((3, P), dtype))
 
 
 @pytest.mark.parametrize("P", [3, 4])
@@ -140,7 +146,7 @@ def test_a_row_without_an_image_is_not_a_number(P):
     images, order, scale = batch(P, np.uint8)
     order[7] = 6
     for name, options in (("gather", ()), ("gather_binary", (2, 1)), ("gather_binary", (2, 0))):
-        x = call(name, [images, order, clock_at(cursor=6), scale, *options, np.zeros((4, P))], "cuda")["x"]
+        x = call(name, [images, order, clock_at(cursor=6), scale, *options, blank((4, P), np.float64)], "cuda")["x"]
         assert np.isnan(x).all(axis=1).tolist() == [False, True, False, True]
         assert np.isfinite(x[[0, 2]]).all()
 
@@ -168,6 +174,20 @@ def test_the_norm_of_more_sums_than_threads():
     rates = device.put(np.zeros(8))
     launch(norm_kernel, 1, THREADS, device.put(sums), sums.size, 0.0, rates)
     assert device.get(rates)[NORM] == pytest.approx(np.sqrt(sums.sum()), rel=1e-15)
+
+
+def test_the_sums_stand_where_float64_may(monkeypatch):
+    """On 8 bytes, wherever the scratch begins: a GPU refuses what NumPy allows."""
+    from tinyvae.device import address
+    from tinyvae.kernels.cuda import COLUMN, compile
+
+    device, seen = open_device("cuda"), []
+    monkeypatch.setattr(compile, "on_launch", lambda kernel, blocks, threads, arguments: seen.append(arguments))
+    grads, rates = device.put(np.zeros(5, np.float32)), device.put(np.zeros(8))
+    whole = device.put(np.zeros(4, np.float32))
+    for start in (0, 1):
+        COLUMN["grad_norm"](grads, 1.0, whole[start : start + 3], rates)
+        assert [(a.size, address(a) % 8) for a in (seen[-2][-1], seen[-1][0])] == [(2, 0), (2, 0)]
 
 
 def norm_of(grads, max_norm):

@@ -113,11 +113,12 @@ def test_table(climb):
 
 def test_readme_keeps_what_stands_around_the_table(climb, tmp_path):
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{climb.BEGIN}\nold\n{climb.END}\nafter\n", "utf-8")
+    begin, end = "<!-- ladder:begin -->", "<!-- ladder:end -->"
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", "utf-8")
     climb.rewrite(page, "new")
-    assert page.read_text("utf-8") == f"before\n{climb.BEGIN}\nnew\n{climb.END}\nafter\n"
+    assert page.read_text("utf-8") == f"before\n{begin}\nnew\n{end}\nafter\n"
     text = (LADDER / "README.md").read_text("utf-8")
-    assert text.count(climb.BEGIN) == text.count(climb.END) == 1
+    assert text.count(begin) == text.count(end) == 1
 
 
 def test_roofline_is_drawn_and_numbers_keep_apart(climb, tmp_path):

@@ -66,6 +66,7 @@ def build_parser() -> Parser:
         ("reconstruct", "picture of test images beside their reconstructions", add_picture),
         ("interpolate", "picture of straight walks between test images' codes", add_picture),
         ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
+        ("explore", "one HTML file to walk through the latent space in, with any browser, offline", add_explore),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
@@ -75,6 +76,11 @@ def build_parser() -> Parser:
     check.add_argument("--device", default="numpy", help="numpy (default), numba or cuda")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     add_bench(commands)
+    learn = commands.add_parser("learn", help="the tutorials' exercises: list them, set one up, have it graded")
+    learn.add_argument("chapter", nargs="?", metavar="CHAPTER", help="number of a chapter; all are listed without")
+    learn.add_argument("--check", action="store_true", help="grade the chapter's working file")
+    learn.add_argument("--hint", metavar="NAME", help="the next of three hints for an exercise, then its solution")
+    learn.add_argument("--dir", default="learn", metavar="DIR", help="where the working files are (default learn)")
     commands.add_parser("info", help="versions, devices, threads, data found")
     return parser
 
@@ -144,19 +150,28 @@ def add_latent(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
 
 
+def add_explore(command: argparse.ArgumentParser) -> None:
+    """The options of `explore`."""
+    command.add_argument("--out", metavar="FILE", help="HTML file (default: explorer.html in the run's folder)")
+    command.add_argument(
+        "--count", type=integer, metavar="N", help="test images to show (default 1000, fewer of large ones)"
+    )
+
+
 def add_bench(commands: Any) -> None:
     """The options of `bench`."""
     text = "measure products, convolutions, steps, ops and start-up beside NumPy, PyTorch and JAX"
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     option = bench.add_argument
     option(
-        "--only", type=names, default=(), metavar="G[,G…]", help="products, convs, steps, ops, startup (default all)"
-    )
+        "--only", type=names, default=(), metavar="G[,G…]",
+        help="products, convs, steps, ops, startup; on cuda memory, products, convs, steps, training (default all)",
+    )  # fmt: skip
     option("--threads", type=integers, default=(), metavar="N[,N…]", help="thread counts (default 1 and all cores)")
     option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")
     option("--rounds", type=integer, default=5, metavar="N", help="turns of each library per case (default 5)")
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
-    option("--device", default=None, metavar="NAME", help="with --verify-only: numpy, numba or cuda (default numba)")
+    option("--device", default=None, metavar="NAME", help="numba (default) or cuda; with --verify-only numpy too")
     option("--cuda-code", action="store_true", help="compile every CUDA kernel and look at the code; needs no GPU")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
     option("--json", metavar="FILE", help="write all figures to this file")
@@ -224,6 +239,19 @@ def picture(command: str) -> Callable[[dict[str, Any]], None]:
     return call
 
 
+def explore(options: dict[str, Any]) -> None:
+    """tinyvae explore"""
+    from pathlib import Path
+
+    from .explore import write_page
+    from .run import open_run
+
+    run = open_run(Path(options["run"]))
+    path = run.path / "explorer.html" if options["out"] is None else Path(options["out"])
+    say(write_page(run, path, options["count"]))
+    print(path)
+
+
 def gradcheck(options: dict[str, Any]) -> None:
     """tinyvae gradcheck"""
     from .gradient_check import main_table
@@ -236,7 +264,7 @@ def gradcheck(options: dict[str, Any]) -> None:
 
 def bench(options: dict[str, Any]) -> None:
     """tinyvae bench"""
-    if not options["verify_only"]:
+    if not options["verify_only"] and options["device"] != "cuda":
         set_threads(1)  # this process only judges results; what is timed has processes of its own
     from .bench.main import run
 
@@ -245,6 +273,30 @@ def bench(options: dict[str, Any]) -> None:
         print(text)
     if not ok:
         raise SystemExit(1)
+
+
+def learn(options: dict[str, Any]) -> None:
+    """tinyvae learn"""
+    from pathlib import Path
+
+    from . import learn as lessons
+
+    folder = Path(options["dir"])
+    if options["chapter"] is None:
+        print(lessons.overview(folder))
+        return
+    chapter = lessons.chapter_of(options["chapter"])
+    if options["hint"] is not None:
+        print(lessons.hint(chapter, options["hint"], folder))
+    elif options["check"]:
+        right = True
+        for ok, line in lessons.check(chapter, folder):
+            print(f"{'✓' if ok else '✗'} {line}", flush=True)
+            right = right and ok
+        if not right:
+            raise SystemExit(1)
+    else:
+        print(lessons.set_up(chapter, folder))
 
 
 def info(options: dict[str, Any]) -> None:
@@ -261,8 +313,10 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "reconstruct": picture("reconstruct"),
     "interpolate": picture("interpolate"),
     "latent": picture("latent"),
+    "explore": explore,
     "gradcheck": gradcheck,
     "bench": bench,
+    "learn": learn,
     "info": info,
 }
 

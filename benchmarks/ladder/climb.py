@@ -8,7 +8,6 @@ It knows the rungs by their numbers and constants; what an idea is stands in its
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
 import sys
@@ -23,34 +22,21 @@ from llvmlite import binding
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import roofs  # noqa: E402
+from rungs import find, markdown, number, rewrite, title, verify  # noqa: E402
 from timing import PAUSE, NumPy, operands, turn  # noqa: E402
 
-NAMES = sorted(path.stem for path in HERE.glob("[0-9][0-9]_*.py"))
 SHAPES = ((1, 1, 1), (33, 7, 50), (72, 73, 74), (70, 401, 1000))  # M, K, N; the last crosses every block
 SECONDS = 0.1  # of a turn
-BEGIN, END = "<!-- ladder:begin -->", "<!-- ladder:end -->"
 
 
 def load() -> dict[str, ModuleType]:
     """All rungs in order, {name: module}."""
-    return {name: importlib.import_module(name) for name in NAMES}
+    return find(HERE)
 
 
 def largest(rung: ModuleType, size: int) -> int:
     """The size this rung is timed at: slow ones name a limit."""
     return min(size, getattr(rung, "LARGEST", size))
-
-
-def verify(rung: ModuleType, M: int, K: int, N: int) -> None:
-    """Raises AssertionError unless c = a b within (4·√K + 2)·2⁻²⁴·Σ|terms| of float64, and nothing else is written."""
-    a, b, c = operands(M, K, N)
-    rung.product(a, b, c)
-    a, b, around = a.astype(np.float64), b.astype(np.float64), c.base
-    bound = (4 * np.sqrt(K) + 2) * 2.0**-24 * (np.abs(a) @ np.abs(b))
-    with np.errstate(invalid="ignore"):
-        wrong = int((~(np.abs(c - a @ b) <= bound)).sum())
-    assert not wrong, f"{M}×{K}×{N}: {wrong} of {c.size} elements are not within the bound"
-    assert np.isnan(around).sum() == around.size - c.size, f"{M}×{K}×{N}: wrote outside of c"
 
 
 def measure(rungs: dict[str, ModuleType], size: int, threads: int, rounds: int) -> dict:
@@ -89,16 +75,6 @@ def describe(rungs: dict[str, ModuleType], size: int) -> dict[str, dict]:
     }
 
 
-def number(x: float) -> str:
-    """Two or three digits."""
-    return f"{x:.0f}" if x >= 99.95 else f"{x:.1f}" if x >= 0.995 else f"{x:.2g}"
-
-
-def title(name: str) -> str:
-    """01_python_loops → 1 Python loops."""
-    return name.lstrip("0").replace("_", " ").replace("python", "Python")
-
-
 def table(figures: dict) -> str:
     """The figures of one size as text that is a Markdown table too."""
     size, threads = figures["size"], figures["threads"]
@@ -116,12 +92,7 @@ def table(figures: dict) -> str:
             row += [number(rate), number(100 * rate / measured["peak"]), times]
         rows.append(row)
         previous = name
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [[cell.ljust(w) for cell, w in zip(row[:2], widths, strict=False)] for row in rows]
-    for line, row in zip(lines, rows, strict=True):
-        line += [cell.rjust(w) for cell, w in zip(row[2:], widths[2:], strict=True)]
-    lines.insert(1, ["-" * w if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)])
-    text = [f"{size} × {size} × {size}, float32:", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+    text = [f"{size} × {size} × {size}, float32:", "", *markdown(rows), ""]
     for count, measured in threads.items():
         moved = ", ".join(f"{name} {number(rate)} GB/s" for name, rate in measured["bytes"].items())
         text.append(f"- {count} thread{'s' if count != '1' else ''}: peak {number(measured['peak'])} GFLOP/s; {moved}")
@@ -131,12 +102,6 @@ def table(figures: dict) -> str:
 def machine() -> str:
     """One line on where the figures come from."""
     return f"{binding.get_host_cpu_name()}, Numba {numba.__version__}, NumPy {np.__version__}"
-
-
-def rewrite(path: Path, text: str) -> None:
-    """Puts the text between the two markers of a file."""
-    before, rest = path.read_text("utf-8").split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", "utf-8")
 
 
 def main() -> int:

@@ -81,7 +81,9 @@ class Case:
 
     def flops(self) -> float:
         """Floating-point operations of one call, or of the products of one step."""
-        return OPS[self.op].flops(self.lengths) if self.op else step_flops(self.model, self.batch)
+        if self.op:
+            return OPS[self.op].flops(self.lengths)
+        return step_flops(self.model, self.batch) if self.model else 0.0
 
     def bytes(self, itemsize: int) -> int:
         """Memory that one call must touch."""

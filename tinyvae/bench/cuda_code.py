@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -80,6 +80,15 @@ class Launched:
         given = ", ".join(constants(self.kernel.function))
         return f"{self.kernel.name}({given})" if given else self.kernel.name
 
+    @cached_property
+    def ptx(self) -> str:
+        """The kernel in PTX for the least capability, which the assembler takes to any: but for names, Numba's PTX for
+        the others is the same."""
+        least = min(CAPABILITIES)
+        current = SimpleNamespace(compute_capability=least)  # where a kernel calls a function, Numba asks for it
+        with mock.patch.object(cuda.dispatcher, "get_current_device", return_value=current):
+            return str(cuda.compile_ptx(self.kernel.function, self.types, cc=least)[0])
+
 
 def constants(function: Any) -> Iterator[str]:
     """What a function has from the functions around it, as far as that is numbers and names."""
@@ -113,13 +122,18 @@ def calls() -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield case.op, {**lengths, **variant}
 
 
+def types_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numba's types of a launch's arguments."""
+    return tuple(types.Array(from_dtype(a.dtype), 1, "C") if isinstance(a, Ghost) else typeof(a) for a in arguments)
+
+
 @cache
 def launches() -> list[Launched]:
     """Every kernel that an op of the column launches, once for each set of types. Nothing runs."""
     found: dict[Any, Launched] = {}
 
     def note(kernel: compile.Kernel, blocks: Any, threads: Any, arguments: tuple[Any, ...]) -> None:
-        at = tuple(types.Array(from_dtype(a.dtype), 1, "C") if isinstance(a, Ghost) else typeof(a) for a in arguments)
+        at = types_of(arguments)
         one = found.setdefault((kernel, at), Launched(kernel, at))
         one.threads = max(one.threads, int(np.prod(threads)))
         if name not in one.ops:
@@ -146,31 +160,33 @@ def never_launched(found: list[Launched]) -> list[str]:
 # ---------------------------------------------------------------------------------------------- machine code
 
 
-def ptx_of(one: Launched, cc: Capability) -> str:
-    """The kernel in PTX. Numba asks the current GPU for its capability where a kernel calls a function."""
-    device = SimpleNamespace(compute_capability=cc)
-    with mock.patch.object(cuda.dispatcher, "get_current_device", return_value=device):
-        return str(cuda.compile_ptx(one.kernel.function, one.types, cc=cc)[0])
-
-
 def assemble(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> dict[str, Any]:
     """Registers, stack, spilled and shared bytes of a kernel, and how often it has each instruction."""
-    ptx = ptx_of(one, cc)
+    return figures(*build(one, cc, tools))
+
+
+def build(one: Launched, cc: Capability, tools: Mapping[str, Path]) -> tuple[str, str, str | None]:
+    """A kernel's PTX, what the assembler says of it, and the disassembler's listing, None where there is none."""
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
-        source.write_text(ptx)
+        source.write_text(one.ptx)
         cap = [f"--maxrregcount={one.kernel.max_registers}"] if one.kernel.max_registers else []
         said = command([tools["ptxas"], "-v", f"-arch=sm_{cc[0]}{cc[1]}", *cap, source, "-o", cubin]).stderr
         if cc == CAPABILITIES[0] and "nvdisasm" in tools:  # a quarter of a second each: once is enough
-            found = instructions(command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout)
+            listing = command([tools["nvdisasm"], "-c", "-ndf", cubin]).stdout
         else:
-            found = ptx_instructions(ptx)
+            listing = None
+    return one.ptx, said, listing
+
+
+def figures(ptx: str, said: str, listing: str | None) -> dict[str, Any]:
+    """What is to be known of a kernel that was built."""
     return {
         "registers": max(numbers(r"Used (\d+) registers", said)),
         "stack": max(numbers(r"(\d+) bytes stack", said)),
         "spilled": sum(numbers(r"(\d+) bytes spill", said)),
         "shared": max(numbers(r"(\d+) bytes smem", said)),
-        "instructions": found,
+        "instructions": ptx_instructions(ptx) if listing is None else instructions(listing),
     }
 
 
@@ -206,11 +222,13 @@ def machine_name(ptx: str) -> str:
     kind = {"f32": "F", "f64": "D"}.get(rest[-1], "")
     if name in ("ld", "st") and (space := {"global", "shared", "local"} & set(rest)):
         wide = bits * next((int(part[1]) for part in rest if part in ("v2", "v4")), 1)
-        return f"{name}{space.pop()[0]}".upper() + (f".{wide}" if wide > 32 else "")
+        letter = space.pop()[0]
+        return f"{name}{letter}{'.E' if letter == 'g' else ''}".upper() + (f".{wide}" if wide > 32 else "")
     if name == "cp" and "async" in rest and "global" in rest:
-        return "LDGSTS.128" if "cg" in rest else "LDGSTS"
+        return "LDGSTS.E.BYPASS.128" if "cg" in rest else "LDGSTS.E"
     if name == "mma":
-        return "DMMA" if "f64" in rest else "HMMA"
+        shape, factor = "".join(re.findall(r"\d+", rest[2])), rest[-2].upper()
+        return "DMMA" if factor == "F64" else f"HMMA.{shape}.F32" + ("" if factor == "F16" else f".{factor}")
     if name in ("red", "atom"):
         return ".".join(["RED", "ADD", rest[-1].upper()])
     if kind and name in ("add", "sub", "mul", "fma", "div", "sqrt", "setp", "min", "max"):

@@ -74,18 +74,22 @@ def inspect_one(tools: Mapping[str, Path], index: int) -> list[Row]:
     """One launched kernel at each capability."""
     from . import cuda_code
 
-    one, rows = cuda_code.launches()[index], []
-    for cc in cuda_code.CAPABILITIES:
-        row: Row = {
+    one = cuda_code.launches()[index]
+    rows: list[Row] = [
+        {
             "kernel": one.name, "for": one.dtype, "capability": f"{cc[0]}.{cc[1]}", "ops": one.ops,
             "arguments": ", ".join(map(str, one.types)), "threads": one.threads,
-        }  # fmt: skip
-        try:
+        }
+        for cc in cuda_code.CAPABILITIES
+    ]  # fmt: skip
+    try:
+        for row, cc in zip(rows, cuda_code.CAPABILITIES, strict=True):
             code = cuda_code.assemble(one, cc, tools)
-            rows.append({**row, **code, "faults": cuda_code.faults(one, code)})
-        except Exception as error:  # whatever a compiler throws is a fault of the kernel
-            first = (str(error).strip().splitlines() or [""])[0]
-            rows.append({**row, "faults": [f"does not compile: {type(error).__name__}: {first}"]})
+            row |= {**code, "faults": cuda_code.faults(one, code)}
+    except Exception as error:  # whatever a compiler throws is a fault of the kernel
+        first = (str(error).strip().splitlines() or [""])[0]
+        for row in rows:
+            row.setdefault("faults", [f"does not compile: {type(error).__name__}: {first}"])
     return rows
 
 

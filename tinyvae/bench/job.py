@@ -116,7 +116,7 @@ def build(library: str, case: Case, dtype: str, threads: int) -> Job:
 
         return rate_job(case.name, dtype)
     if case.model:
-        return ours.model_step(case, dtype, library)
+        return step_job(*ours.training_step(case, dtype, library))
     if library == "numpy" and case.group == "products":
         return ours.numpy_product(case, dtype)
     return ours.op_job(case, dtype, library)

@@ -15,7 +15,8 @@ from ..config import DTYPES, require_choice, require_int
 from ..device import open_device
 from ..errors import ConfigError
 from ..kernels import COLUMNS, OPS
-from . import cases, inspection, ours, report, verify
+from . import cases, cuda_bench, cuda_report, inspection, ours, report, verify
+from .job import step_job
 from .measure import measure_group, missing
 from .pool import Effort
 from .startup import EPOCHS, measure_startup
@@ -70,7 +71,7 @@ def _op_check(name: str, device: str, kind: Any) -> Callable[[], None]:
 
 def _case_check(case: cases.Case, device: str, dtype: str) -> Callable[[], None]:
     def check() -> None:
-        job = ours.op_job(case, dtype, device) if case.op else ours.model_step(case, dtype, device)
+        job = ours.op_job(case, dtype, device) if case.op else step_job(*ours.training_step(case, dtype, device))
         job.run()
         case.check(job.result(), np.dtype(dtype).type)
 
@@ -135,8 +136,12 @@ def run(given: dict[str, Any], say: Say, command: Sequence[str] = ("tinyvae", "b
         return inspection.run(Path(given["json"]) if given["json"] else None, say)
     if given["verify_only"]:
         return "", verify_all(given["device"] or "numba", given["dtype"], say)
+    if given["device"] == "cuda":
+        open_device("cuda")
+        json_file = Path(given["json"]) if given["json"] else None
+        return cuda_report.text(cuda_bench.measure(given["only"], given["rounds"], say, json_file)), True
     if given["device"] not in (None, "numba"):
-        raise ConfigError(f"--device {given['device']} belongs to --verify-only; what is timed is the numba device")
+        raise ConfigError(f"--device {given['device']} belongs to --verify-only; what is timed is numba or cuda")
     options = None
     if given["only"] or not given["earlier"]:
         options = Options(

@@ -65,8 +65,11 @@ def numpy_product(case: Case, dtype: str) -> Job:
     return Job(run, lambda: {output: a[output].copy()})
 
 
-def model_step(case: Case, dtype: str, device: str, precision: str = "fp32") -> Job:
-    """A training step as `tinyvae train` makes it: tick, gather, forward, backward, Adam. Whole batches only."""
+def training_step(
+    case: Case, dtype: str, device: str, precision: str = "fp32"
+) -> tuple[Callable[[], None], Callable[[], float]]:
+    """A training step as `tinyvae train` makes it, tick, gather, forward, backward, Adam, and the loss of the last one.
+    Whole batches only."""
     images = datasets.load("mnist").train_images
     model = zoo.build(case.model, device=device, dtype=dtype, precision=precision)
     feed = Feed(model, images[: len(images) // case.batch * case.batch])
@@ -77,7 +80,7 @@ def model_step(case: Case, dtype: str, device: str, precision: str = "fp32") -> 
     def run() -> None:
         batches[:] = [step.run()]
 
-    return step_job(run, lambda: float(model.device.get(batches[0].metrics)[0]))
+    return run, lambda: float(model.device.get(batches[0].metrics)[0])
 
 
 def cuda_job(case: Case, dtype: str, precision: str) -> Job:
@@ -86,7 +89,7 @@ def cuda_job(case: Case, dtype: str, precision: str) -> Job:
     if case.group == "machine":
         return burst(copy_job(device), case.burst(), device.sync)
     if case.model:
-        return burst(model_step(case, dtype, "cuda", precision), case.burst(), device.sync)
+        return burst(step_job(*training_step(case, dtype, "cuda", precision)), case.burst(), device.sync)
     return burst(op_job(case, dtype, "cuda", precision), case.burst(), device.sync, device.record)
 
 

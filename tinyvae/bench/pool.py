@@ -65,7 +65,7 @@ class Worker:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                env={**environment(threads), **(BOUND if threads > 1 else {})}, encoding="utf-8",
+                env={**environment(threads), **(BOUND if threads > 1 and "cuda" not in name else {})}, encoding="utf-8",
             )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

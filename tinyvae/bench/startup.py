@@ -41,7 +41,8 @@ def watch(command: Sequence[str], threads: int, variables: dict[str, str]) -> Li
 
 
 def figures(lines: Lines) -> dict[str, Any]:
-    """What the lines of one run say: seconds to the first line, to the first step, to the bar; the peak of memory."""
+    """What the lines of one run say: seconds to the first line, to the first step, to the bar, to the last epoch's
+    figures; the peak of memory."""
     epochs = [(t, m) for t, line in lines if (m := EPOCH_LINE.match(line))]
     reached = next(((t, m) for t, m in epochs if float(m[2]) <= BAR), None)
     peak = next((int(line.split()[-1]) for _, line in lines if line.startswith(PEAK)), None)
@@ -51,13 +52,14 @@ def figures(lines: Lines) -> dict[str, Any]:
         "peak_bytes": peak,
         "to_bar": reached[0] if reached else None,
         "to_bar_epochs": int(reached[1][1]) if reached else None,
+        "trained": epochs[-1][0] if epochs else None,
         "neg_elbo": float(epochs[-1][1][2]) if epochs else None,
     }
 
 
-def train(folder: Path, epochs: int) -> list[str]:
-    """The default run on the numba device."""
-    return ["tinyvae.bench.watched", "train", "--device", "numba", "--epochs", str(epochs), "--out", str(folder)]
+def train(folder: Path, epochs: int, device: str = "numba") -> list[str]:
+    """The default run on a device."""
+    return ["tinyvae.bench.watched", "train", "--device", device, "--epochs", str(epochs), "--out", str(folder)]
 
 
 def measure_startup(threads: int, epochs: int, say: Say) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def assert_close(name: str, got: Arrays, want: Arrays, magnitudes: Arrays, depth
 
 def assert_near(name: str, got: Arrays, want: Arrays, magnitudes: Arrays) -> None:
     """The same for products of factors rounded to 11 bits: ‖difference‖ ≤ 10⁻³·‖want‖, each one ≤ 2⁻⁹·Σ|terms|."""
-    for argument, array in got.items():
+    for argument, array in ((k, a) for k, a in got.items() if a.size):
         require(bool(np.isfinite(array).all()), f"{name}: {argument} is not finite, or not fully written")
         difference = np.abs(array.astype(np.float64) - want[argument])
         off = float(np.linalg.norm(difference) / np.linalg.norm(want[argument]))

@@ -16,7 +16,15 @@ from . import reference
 from .first_calls import FirstCalls
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
-from .scratch import forward_room, image_grad_room, norm_room, turned_room, turned_weight_room, weight_grad_room
+from .scratch import (
+    forward_room,
+    image_grad_room,
+    line_parts_room,
+    norm_room,
+    turned_room,
+    turned_weight_room,
+    weight_grad_room,
+)  # fmt: skip
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -183,7 +191,7 @@ _TABLE = (
     Op(
         "bias_grad", (_in("grad_y", "R", "N"), _option("add", "flag"), WORK, _out("grad_b", "N")),
         _examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0),
-        _per("R", "N"), 1, ("R",), linear=True,
+        _per("R", "N"), 1, ("R",), linear=True, work=line_parts_room,
     ),
     Op(
         "conv2d",

@@ -9,9 +9,10 @@ from typing import Any
 TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so that bits do not depend on the threads
 WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
-PIXELS = 128  # windows gathered at a time for the weight's gradient of narrow images
 TALLEST = 14  # rows of the tallest register tile of any machine
 SUMMED, NORM_SUMS = 2048, 2048  # gradients in a sum of their norm at least; such sums at most
+BLOCKS = 264  # of a GPU that are worth having: two to each multiprocessor of a large one
+SHALLOW = 256  # terms that a partial sum has at least
 
 
 def up(count: int) -> int:
@@ -34,9 +35,31 @@ def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> t
     return before, before + max(out, last + 1)
 
 
+def depth_parts(M: int, N: int, K: int) -> int:
+    """How many partial sums a deep product of few results is made of on a GPU, so that its tiles are enough blocks."""
+    return max(1, min(K // SHALLOW, BLOCKS // max(1, -(-M // 64) * -(-N // 64))))
+
+
+def depth_parts_room(M: int, N: int, K: int) -> int:
+    """The partial sums of a product, and those of a bias's gradient behind each."""
+    parts = depth_parts(M, N, K)
+    return parts * (M + 1) * N if parts > 1 else 0
+
+
+def line_parts(R: int, N: int) -> int:
+    """How many partial sums a sum over R lines of N numbers is made of on a GPU."""
+    return max(1, min(R // SHALLOW, BLOCKS // max(1, -(-N // 32))))
+
+
+def line_parts_room(d: Mapping[str, Any]) -> int:
+    """bias_grad: the partial sums."""
+    parts = line_parts(d["R"], d["N"])
+    return parts * d["N"] if parts > 1 else 0
+
+
 def turned_room(d: Mapping[str, Any]) -> int:
-    """dense_grad_w: x with its columns as rows."""
-    return d["K"] * up(d["B"])
+    """dense_grad_w: on a CPU x with its columns as rows, on a GPU partial sums."""
+    return max(d["K"] * up(d["B"]), depth_parts_room(d["K"], d["N"], d["B"]))
 
 
 def turned_weight_room(d: Mapping[str, Any]) -> int:
@@ -49,10 +72,9 @@ def partial_sums(pixels: int) -> int:
     return max(1, min(TASKS, pixels // 512))
 
 
-def images_together(run: int, image: int) -> int:
-    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds. One
-    where the windows are gathered first."""
-    return 1 if run < WIDEST else max(1, min(8, 65_536 // image))
+def images_together(image: int) -> int:
+    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds."""
+    return max(1, min(8, 65_536 // image))
 
 
 def forward_room(d: Mapping[str, Any]) -> int:
@@ -75,12 +97,11 @@ def image_grad_room(d: Mapping[str, Any]) -> int:
 
 
 def weight_grad_room(d: Mapping[str, Any]) -> int:
-    """conv2d_grad_w: for each task a sum, a padded image, and the gathered windows of narrow images."""
+    """conv2d_grad_w: on a CPU, for each task a sum and some padded images; on a GPU partial sums."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
     tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
-    image *= images_together(d["KW"] * d["C"], image)
-    gathered = room(PIXELS + d["OW"], 1, up(taps)) if d["KW"] * d["C"] < WIDEST else 0
-    return WIDEST + tasks * (up(taps * d["F"]) + image + gathered)
+    on_a_gpu = depth_parts_room(taps, d["F"], d["B"] * d["OH"] * d["OW"])
+    return max(WIDEST + tasks * (up(taps * d["F"]) + images_together(image) * image), on_a_gpu)
 
 
 def norm_sums(gradients: int) -> int:

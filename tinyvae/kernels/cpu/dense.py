@@ -8,7 +8,7 @@ from numba import get_num_threads
 
 from ..reference import RELU
 from .elementwise import finish
-from .product import block, column_sums, column_sums_spread, product
+from .product import SMALL, block, column_sums, column_sums_spread, product
 from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
 from .tile import address, tile_address
 
@@ -18,8 +18,9 @@ MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers 
 
 def multiply(a, a_turned, b, b_turned, add, bias, relu, out) -> None:
     """product.product with this machine's addresses and threads."""
-    size = out.itemsize
-    product(address(block, size), tile_address(size), a, a_turned, b, b_turned, add, bias, relu, out, get_num_threads())
+    size, depth = out.itemsize, a.shape[0 if a_turned else 1]
+    threads = get_num_threads() if out.size * depth >= SMALL else 1
+    product(address(block, size), tile_address(size), a, a_turned, b, b_turned, add, bias, relu, out, threads)
 
 
 def dense(x, w, b, act, y):

@@ -17,9 +17,9 @@ from .compile import jit, parallel
 from .stack import copy_vector, copy_whole, move, put, stack, transpose_block
 from .tile import ACROSS, FROM_BIAS, FROM_C, FROM_ZERO, TALL, VECTOR_BYTES, call, tile
 
-DEPTH_BYTES = 1536  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
+DEPTH_BYTES = 2048  # k of a block: a few rows of B and TALL rows of it stay in the first-level cache
 GROUP = 4  # tiles side by side whose columns of B are packed together
-TILES = 10  # tiles of rows whose numbers of A are packed together, where they are packed
+TILES = 19  # tiles of rows whose numbers of A are packed together, where they are packed
 PANEL_BYTES = ACROSS * VECTOR_BYTES  # one row of a tile
 A_ROW = DEPTH_BYTES + VECTOR_BYTES  # bytes between packed rows of A: no power of two
 A_STEPS = {size: -(-TALL * size // VECTOR_BYTES) * VECTOR_BYTES for size in (4, 8)}  # TALL numbers in whole vectors
@@ -77,7 +77,7 @@ def block(kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y, y_row, i
     lanes = VECTOR_BYTES // size
     a_pack, b_pack, rows, outs = stack(A_BLOCK), stack(B_BLOCK), stack(TABLE), stack(TABLE)
     panel, deep = ACROSS * lanes, DEPTH_BYTES // size
-    crowded = a_row % ALIASED == 0
+    crowded = a_row % ALIASED == 0 and j1 - j0 > 2 * panel  # packed A must serve more than two tiles
     tall = TILES * TALL if crowded else 4 * TILES * TALL
     column = (TALL + lanes - 1) // lanes * VECTOR_BYTES  # bytes of TALL packed numbers
     for k0 in range(0, K, deep):
@@ -160,24 +160,30 @@ def spread(blocks, kind, size, tiles, a, a_row, a_turned, b, b_row, b_turned, y,
 
 @jit
 def product(blocks, tiles, a, a_turned, b, b_turned, add, bias, relu, out, threads):
-    """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, from the bias on, then max(·, 0) where relu = 1; threads where
-    they are worth it. blocks, tiles: the addresses of `block` and of the tile."""
+    """out (M, N) (+)= A B, A = a or aᵀ, B = b or bᵀ, from the bias on, then max(·, 0) where relu = 1. blocks, tiles:
+    the addresses of `block` and of the tile."""
     M, N = out.shape
     K = a.shape[0] if a_turned else a.shape[1]
     size = out.itemsize
     lanes = VECTOR_BYTES // size
-    across = down = 1
-    if M * N * K >= SMALL:
-        # columns first: then no two threads pack the same numbers of B; rows too where the columns do not suffice
-        across = max(1, min(threads, N // (ACROSS * lanes)))
-        down = max(1, min(threads // across, M // TALL))
+    # columns first: then no two threads pack the same numbers of B; rows too where the columns do not suffice
+    across = max(1, min(threads, N // (ACROSS * lanes)))
+    down = max(1, min(threads // across, M // TALL))
     # Numba's addresses are unsigned, and beside a signed number they would become floats
     a_at, b_at = np.int64(a.ctypes.data), np.int64(b.ctypes.data)
     y_at, bias_at = np.int64(out.ctypes.data), np.int64(bias.ctypes.data)
-    spread(
-        blocks, out.dtype.type(0), size, tiles, a_at, a.shape[1] * size, a_turned, b_at, b.shape[1] * size, b_turned,
-        y_at, N * size, M, N, K, add, bias_at if bias.size else np.int64(0), relu, down, across,
-    )  # fmt: skip
+    if not bias.size:
+        bias_at = np.int64(0)
+    kind, a_row, b_row, y_row = out.dtype.type(0), a.shape[1] * size, b.shape[1] * size, N * size
+    if down * across == 1:  # without the microseconds that a parallel loop costs
+        numbers = (size, tiles, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row, 0, M, 0, N, K, add, bias_at,
+                   relu)  # fmt: skip
+        call(blocks, kind, numbers)
+    else:
+        spread(
+            blocks, kind, size, tiles, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row, M, N, K, add, bias_at,
+            relu, down, across,
+        )  # fmt: skip
 
 
 @jit

@@ -12,6 +12,9 @@ _FILES = {
     "likelihood": ("bernoulli_nll", "gaussian_nll"),
     "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     "optimise": ("grad_norm", "adam", "sgd", "tick"),
+    "dense": ("dense", "dense_grad_x", "dense_grad_w"),
+    "sums": ("bias_grad",),
+    "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
 }
 
 _MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}

@@ -72,7 +72,12 @@ def kernel(
     return lambda function: Kernel(function, expect, max_registers, doubles)
 
 
-device_function = cuda.jit(device=True)  # called by kernels; LLVM inlines it
+def device_function(function: Callable[..., Any]) -> Any:
+    """Decorates a function that kernels call; LLVM inlines it. In the simulator one that does not name cuda stays plain
+    Python: to enter one of the simulator's costs as much as a hundred lines."""
+    if SIMULATED and "cuda" not in function.__code__.co_names:
+        return function
+    return cuda.jit(device=True)(function)
 
 
 def launch(kernel: Kernel, blocks: int | tuple[int, ...], threads: int | tuple[int, ...], *arguments: Any) -> None:

@@ -18,7 +18,7 @@ from .intrinsics import load4, store4
 from .scalar_math import log1p_unit, reciprocal
 
 THREADS = 256
-WIDE = ("LDG.E.128", "STG.E.128")
+WIDE = ("LDG.128", "STG.128")
 
 # ---------------------------------------------------------------------------------------------- one number
 

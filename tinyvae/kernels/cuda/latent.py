@@ -67,7 +67,7 @@ def down(mean, log_sigma, grad, grad_eps, kl_weight, share):
     return grad + weight * mean, grad_eps * math.exp(log_sigma) + pull
 
 
-@kernel(expect=WIDE)
+@kernel(expect=WIDE, doubles=True)
 def latent_grad_kernel(h, eps, grad_z, kl_weight, share, L, k, width, n, grad_h):
     i = np.uint32(width * cuda.grid(1))
     if i >= n:
@@ -113,7 +113,7 @@ def latent_grad(h, eps, grad_z, kl_weight, grad_h):
 # ---------------------------------------------------------------------------------------------- objective
 
 
-@kernel()
+@kernel(doubles=True)
 def objective_kernel(nll, kl, kl_weight, R, B, L, sums, metrics):
     room = cuda.shared.array(BLOCK, np.float64)
     thread, threads = np.uint32(cuda.threadIdx.x), np.uint32(cuda.blockDim.x)

@@ -32,7 +32,7 @@ BERNOULLI, GAUSSIAN = range(2)
 
 @device_function
 def pixel(y, x, kind):
-    """Value and derivative by y. Bernoulli: softplus(y) − x y. Gaussian: (y − x)², half its derivative."""
+    """Value and derivative by y. Bernoulli: softplus(y) − x y. Gaussian: (y − x)², and half its derivative."""
     if kind == GAUSSIAN:
         difference = y - x
         return difference * difference, difference
@@ -112,9 +112,9 @@ def lanes_for(R, P, most):
 def _launch(kernel, y, x, row_scale, weight, constant, slope, nll, grad):
     (R, P), real = y.shape, y.dtype.type
     lanes = lanes_for(R, P, WIDEST * 4 // y.dtype.itemsize)
-    threads = max(lanes, BLOCK)
+    threads, wide = max(lanes, BLOCK), aligned(y, x) and (not grad.size or aligned(grad))
     launch(kernel, blocks_for(R * lanes, threads), threads, y, x, row_scale, R, P, R // x.shape[0], lanes,
-           aligned(y, x, grad), real(weight), real(constant), real(slope), nll, grad)  # fmt: skip
+           wide, real(weight), real(constant), real(slope), nll, grad)  # fmt: skip
 
 
 def bernoulli_nll(logits, x, row_scale, nll, grad_logits):

@@ -35,9 +35,9 @@ from ...clock import (
     STEPWISE,
     TOTAL,
 )
-from ...device import cuda
+from ...device import address, cuda
 from ..scratch import norm_sums
-from .compile import address, aligned, blocks_for, device_function, kernel, launch
+from .compile import aligned, blocks_for, device_function, kernel, launch
 from .intrinsics import cos_pi, load4, store4
 from .reduce import block_sum
 
@@ -59,7 +59,7 @@ def square(x):
     return np.float64(x) * np.float64(x)
 
 
-@kernel(expect=("LDG.E.128", "DFMA"))
+@kernel(expect=("LDG.128", "DFMA"), doubles=True)
 def squares_kernel(grads, n, whole, work):
     """A sum in float64 for each block, into `work` read as float64; the threads of all blocks take turns."""
     sums, room = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
@@ -83,7 +83,7 @@ def squares_kernel(grads, n, whole, work):
         sums[cuda.blockIdx.x] = total
 
 
-@kernel()
+@kernel(doubles=True)
 def norm_kernel(work, count, max_norm, rates):
     """One block: the sums of all blocks, their root, and the factor that clips."""
     sums, room = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
@@ -120,10 +120,10 @@ def adam_one(g, value, m, v, numbers):
     return value - lr * (m / (math.sqrt(v * correction) + eps)), m, v
 
 
-@kernel(expect=("LDG.E.128", "STG.E.128"))
+@kernel(expect=("LDG.128", "STG.128"))
 def adam_kernel(grads, rates, keep_m, take_m, keep_v, take_v, eps, n, whole, values, m, v):
     real, first = grads.dtype.type, first_of_four()
-    clip, lr, correction = real(rates[CLIP]), real(rates[LR] * rates[CORRECTION1]), real(rates[CORRECTION2])
+    clip, lr, correction = real(rates[CLIP]), real(rates[LR]) * real(rates[CORRECTION1]), real(rates[CORRECTION2])
     numbers = clip, lr, correction, keep_m, take_m, keep_v, take_v, eps
     if whole and first + np.uint32(4) <= n:
         g0, g1, g2, g3 = load4(grads, first)
@@ -152,7 +152,7 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
     launch(adam_kernel, blocks, THREADS, grads, rates, *options, grads.size, whole, values, m, v)
 
 
-@kernel(expect=("LDG.E.128", "STG.E.128"))
+@kernel(expect=("LDG.128", "STG.128"))
 def sgd_kernel(grads, rates, keep, n, whole, values, m):
     real, first = grads.dtype.type, first_of_four()
     clip, lr = real(rates[CLIP]), real(rates[LR])
@@ -197,7 +197,7 @@ def player_tick(plan, row, step, rates, rate):
     rates[rate + CORRECTION2] = 1 / (1 - plan[row + BETA2] ** t)
 
 
-@kernel()
+@kernel(doubles=True)
 def tick_kernel(plan, players, n, counters, rates):
     """One warp: a player or a KL weight to a thread."""
     thread = np.uint32(cuda.threadIdx.x)
