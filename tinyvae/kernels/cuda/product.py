@@ -160,7 +160,11 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
             e = U(thread * U(STRIP))
             while e < U(LINES_C * COLUMNS):
                 line, n = U(e // U(COLUMNS)), U(e % U(COLUMNS))
-                row = U(row0 + spot(DEEP_A, U(turn * RISE) + line // U(DOWN), line % U(DOWN), U(DOWN)))
+                if DEEP_A:
+                    row = U(row0 + U(turn * LINES_C) + line)
+                else:
+                    i = U(U(turn * RISE) + line // U(DOWN))
+                    row = U(row0 + (line % U(DOWN) + i // U(4) * U(DOWN)) * U(4) + i % U(4))
                 to, channel = NOWHERE, U(0)
                 if row < M and U(column0 + n) < N:
                     to, channel = place(geometry_c, part, row, U(column0 + n))
