@@ -50,7 +50,7 @@ class FakeDriver:
     # ------------------------------------------------------------------------------------------ the card
 
     def do_cuDriverGetVersion(self, out):
-        out._obj.value = 13000
+        out._obj.value = 12080
 
     def do_cuDeviceGetCount(self, out):
         out._obj.value = 1

@@ -110,9 +110,9 @@ def look(monkeypatch, driver):
 
 
 def test_looking_at_a_machine(monkeypatch, fake):
-    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "", (CARD,), elsewhere=CUDART)
+    assert look(monkeypatch, Driver(fake)) == Machine(None, (12, 8), "", (CARD,), elsewhere=CUDART)
     fake.fail["cuInit"] = 100
-    assert look(monkeypatch, Driver(fake)) == Machine(None, (13, 0), "cuInit: made to fail (100)", elsewhere=CUDART)
+    assert look(monkeypatch, Driver(fake)) == Machine(None, (12, 8), "cuInit: made to fail (100)", elsewhere=CUDART)
     fake.fail["cuGetErrorString"] = 1
     assert look(monkeypatch, Driver(fake)).failure == "cuInit: error 100"
     assert look(monkeypatch, None) == Machine(elsewhere=CUDART)
@@ -319,20 +319,15 @@ def test_precision_on_the_command_line(tmp_path):
     assert "precision='tf32' is for device='cuda'" in done.stderr
 
 
-def test_precision_chooses_other_functions_for_products_only():
+def test_precision_chooses_other_functions_for_products_only(monkeypatch):
     from tinyvae.kernels import cuda
 
-    every = {
-        name: function for module in cuda._MODULES.values() for name, function in getattr(module, "TF32", {}).items()
-    }
-    assert set(cuda.TF32_COLUMN) == set(cuda.COLUMN)
-    for name, function in cuda.TF32_COLUMN.items():
-        assert function is every.get(name, cuda.COLUMN[name])
-        assert (function is cuda.COLUMN[name]) == (name not in every)
-    for name in every:
-        chosen, usual = (kernels.load("cuda", unchecked=True, precision=p) for p in ("tf32", "fp32"))
-        assert getattr(chosen, name).__wrapped__ is every[name]
-        assert getattr(usual, name).__wrapped__ is cuda.COLUMN[name]
+    others = {name: op for module in cuda._MODULES.values() for name, op in getattr(module, "TF32", {}).items()}
+    assert cuda.COLUMN | others == cuda.TF32_COLUMN
+    assert not [name for name, op in others.items() if op is cuda.COLUMN[name]]
+    monkeypatch.setattr(cuda, "TF32_COLUMN", cuda.COLUMN | {"activate": len})
+    for precision, op in (("tf32", len), ("fp32", cuda.COLUMN["activate"])):
+        assert kernels.load("cuda", unchecked=True, precision=precision).activate.__wrapped__ is op
 
 
 def test_a_model_binds_the_functions_of_its_precision(gpu, monkeypatch):

@@ -19,8 +19,8 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"zoo"},
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum"}
-    | {"plots", "canvas", "charts", "bench"},
-    {"run"},
+    | {"plots", "canvas", "charts", "bench", "learn"},
+    {"run", "explore"},
     {"cli"},
     {"__main__"},
 ]

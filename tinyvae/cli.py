@@ -66,6 +66,7 @@ def build_parser() -> Parser:
         ("reconstruct", "picture of test images beside their reconstructions", add_picture),
         ("interpolate", "picture of straight walks between test images' codes", add_picture),
         ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
+        ("explore", "one HTML file to walk through the latent space in, with any browser, offline", add_explore),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
@@ -75,6 +76,11 @@ def build_parser() -> Parser:
     check.add_argument("--device", default="numpy", help="numpy (default), numba or cuda")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     add_bench(commands)
+    learn = commands.add_parser("learn", help="the tutorials' exercises: list them, set one up, have it graded")
+    learn.add_argument("chapter", nargs="?", metavar="CHAPTER", help="number of a chapter; all are listed without")
+    learn.add_argument("--check", action="store_true", help="grade the chapter's working file")
+    learn.add_argument("--hint", metavar="NAME", help="the next of three hints for an exercise, then its solution")
+    learn.add_argument("--dir", default="learn", metavar="DIR", help="where the working files are (default learn)")
     commands.add_parser("info", help="versions, devices, threads, data found")
     return parser
 
@@ -142,6 +148,14 @@ def add_picture(command: argparse.ArgumentParser) -> None:
 def add_latent(command: argparse.ArgumentParser) -> None:
     """The options of `latent`."""
     command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
+
+
+def add_explore(command: argparse.ArgumentParser) -> None:
+    """The options of `explore`."""
+    command.add_argument("--out", metavar="FILE", help="HTML file (default: explorer.html in the run's folder)")
+    command.add_argument(
+        "--count", type=integer, metavar="N", help="test images to show (default 1000, fewer of large ones)"
+    )
 
 
 def add_bench(commands: Any) -> None:
@@ -225,6 +239,19 @@ def picture(command: str) -> Callable[[dict[str, Any]], None]:
     return call
 
 
+def explore(options: dict[str, Any]) -> None:
+    """tinyvae explore"""
+    from pathlib import Path
+
+    from .explore import write_page
+    from .run import open_run
+
+    run = open_run(Path(options["run"]))
+    path = run.path / "explorer.html" if options["out"] is None else Path(options["out"])
+    say(write_page(run, path, options["count"]))
+    print(path)
+
+
 def gradcheck(options: dict[str, Any]) -> None:
     """tinyvae gradcheck"""
     from .gradient_check import main_table
@@ -248,6 +275,30 @@ def bench(options: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
+def learn(options: dict[str, Any]) -> None:
+    """tinyvae learn"""
+    from pathlib import Path
+
+    from . import learn as lessons
+
+    folder = Path(options["dir"])
+    if options["chapter"] is None:
+        print(lessons.overview(folder))
+        return
+    chapter = lessons.chapter_of(options["chapter"])
+    if options["hint"] is not None:
+        print(lessons.hint(chapter, options["hint"], folder))
+    elif options["check"]:
+        right = True
+        for ok, line in lessons.check(chapter, folder):
+            print(f"{'✓' if ok else '✗'} {line}", flush=True)
+            right = right and ok
+        if not right:
+            raise SystemExit(1)
+    else:
+        print(lessons.set_up(chapter, folder))
+
+
 def info(options: dict[str, Any]) -> None:
     """tinyvae info"""
     from .run import describe_machine
@@ -262,8 +313,10 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "reconstruct": picture("reconstruct"),
     "interpolate": picture("interpolate"),
     "latent": picture("latent"),
+    "explore": explore,
     "gradcheck": gradcheck,
     "bench": bench,
+    "learn": learn,
     "info": info,
 }
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import llvmlite
@@ -89,3 +90,15 @@ def kept(make: Callable[[bool], Any], config: Any, folder: Path | None, announce
 
     files.load_overload, files.save_overload = load_or_forget, save_if_possible
     return dispatcher
+
+
+def described(value: Any) -> Any:
+    """A function, and what the function around it made it with, in words that are the same in every process.
+
+    Numba's own way to tell such functions apart is a pickle, in which intrinsics have random numbers: it finds nothing.
+    """
+    value = getattr(value, "py_func", None) or getattr(value, "_defn", None) or value  # of a dispatcher, an intrinsic
+    if isinstance(value, FunctionType):
+        made_with = tuple(described(cell.cell_contents) for cell in value.__closure__ or ())
+        return value.__module__, value.__qualname__, value.__code__.co_firstlineno, made_with
+    return tuple(map(described, value)) if isinstance(value, tuple) else repr(value)

@@ -6,33 +6,20 @@ from __future__ import annotations
 import numpy as np
 
 from ..reference import IDENTITY
-from ..scratch import BLOCKS, depth_parts
+from ..scratch import depth_parts
 from .compile import aligned, blocks_for, device_function, launch
 from .product import product
 from .sums import add_lines
-from .tile import NOWHERE, Tile, matrix, row_major
+from .tile import NOWHERE, PLAIN, SMALL, TINY, Tile, matrix, row_major, tile_for
 from .windows import divisor, flat_windows, gathered, quad, split, windows_in, windows_of
 
 FEW = 32  # columns up to which the phases of an image's gradient stand side by side
 U = np.uint32
 
 # tall tiles, since there are more pixels than channels; a thread of 128 × 128 would have no registers left for windows
-LARGE, NARROW, SMALL = Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2), Tile(32, 32, 32, 8, 4, 4, 4)
-PLAIN = {  # by the bytes of a number
-    4: (LARGE, NARROW, SMALL),
-    8: (Tile(64, 64, 16, 4, 4, 1, 2), Tile(32, 32, 16, 8, 4, 2, 4)),
-}
-TENSOR = tuple(tile._replace(tensor=True) for tile in (LARGE, NARROW, SMALL._replace(tall=4)))  # slices of whole warps
-
-
-def tile_for(tiles: tuple[Tile, ...], M: int, N: int, parts: int) -> Tile:
-    """The first tile that is no larger than M and N, rounded up to 32, and gives every multiprocessor of a large GPU a
-    block; else the last."""
-    for tile in tiles:
-        blocks = blocks_for(M, tile.rows) * blocks_for(N, tile.columns) * parts
-        if tile.rows < M + 32 and tile.columns < N + 32 and blocks >= BLOCKS // 2:
-            return tile
-    return tiles[-1]
+TALL, NARROW = Tile(128, 64, 16, 8, 8, 1, 2), Tile(128, 32, 16, 8, 4, 1, 2)
+TILES = PLAIN | {4: (TALL, NARROW, SMALL, TINY)}  # by the bytes of a number
+TENSOR = tuple(tile._replace(tensor=True) for tile in (TALL, NARROW, SMALL))
 
 
 def launch_tiles(tile, a, b, place, quads, x, geometry_a, w, geometry_b, bias, sizes, parts, act, geometry_c, y):
@@ -56,7 +43,7 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
     """reference.conv2d: y = act(windows of x · w + b)."""
     KH, KW, C, N = w.shape
     M, K = y.size // N, KH * KW * C
-    tile = tile_for(tiles or PLAIN[y.dtype.itemsize], M, N, 1)
+    tile = tile_for(tiles or TILES[y.dtype.itemsize], M, N, 1)
     windows = gathered(tile, tile.rows, quad(C, x), *whole)
     weight = matrix(False, tile.columns, tile, quad(N, w))
     quads = N % 4 == 0 and aligned(y, b if b.size else y)
@@ -70,17 +57,16 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
 # kernel's rows a, a + stride, … only, at the output's rows t, t − 1, … So each is a convolution of stride 1 over the
 # gradient, with its own part of the kernel turned round, and no sum is ever scattered.
 #
-# With many channels each phase is a part of the grid, and has as many steps as its taps ask for. With few, the phases
-# stand side by side as columns (a, b, c) of one product over the taps of the phase that has most; some of its sums lie
-# beside the image.
+# Each phase is a part of the grid, and has as many steps as its taps ask for. But where channels are few and all phases
+# have equally many taps, the phases stand side by side as columns (a, b, c) of one product; some of its sums lie beside
+# the image.
 
 
 @device_function
 def weight_at(geometry, part, start, u, v, f, r, q):
-    """The weight's index r rows and q columns before the tap (u, v), and whether the kernel has that one."""
-    KH, KW, size = geometry[0]
-    u, v = U(u - r), U(v - q)
-    return U(start + f + (u * KW + v) * size), (u < KH) & (v < KW)
+    """The weight's index r rows and q columns before the tap (u, v), and that there is one."""
+    KW, size = geometry[0]
+    return U(start + f + ((u - r) * KW + v - q) * size), True
 
 
 @device_function
@@ -163,7 +149,7 @@ def phases_apart(tiles, grad_y, w, b, stride, padding, act, grad_x):
         gathered(tile, tile.columns, quad(F, w), *phase_weight), phase_place,
         C % 4 == 0 and aligned(grad_x, b if b.size else grad_x),
         grad_y, ((M, pixels, across), divisor(F), grad_y.shape[1:3], phases),
-        w, ((KH, KW, C * F), C, divisor(F), phases), b, (M, C, KH * KW * F), sh * sw, act,
+        w, ((KW, C * F), C, divisor(F), phases), b, (M, C, KH * KW * F), sh * sw, act,
         (pixels, across, sh, divisor(sw), H, W, C), grad_x,
     )  # fmt: skip
 
@@ -171,8 +157,8 @@ def phases_apart(tiles, grad_y, w, b, stride, padding, act, grad_x):
 @device_function
 def beside_line(geometry, part, n):
     """Of column n = (a, b, c): the index in a tap, and the last tap."""
-    _, sh, sw, C, F, (above, beside), _ = geometry
-    z, c = split(n, C)
+    _, limit, sh, sw, C, F, (above, beside), _ = geometry
+    z, c = split(n if n < limit else U(limit - U(1)), C)
     a, b = split(z, sw)
     return U(c * F[0]), U(a + sh * above), U(b + sw[0] * beside)
 
@@ -180,7 +166,7 @@ def beside_line(geometry, part, n):
 @device_function
 def beside_tap(geometry, part, k):
     """As phase_tap."""
-    _, sh, sw, _, F, _, taps = geometry
+    _, _, sh, sw, _, F, _, taps = geometry
     tap, f = split(k, F)
     r, q = split(tap, taps)
     return f, U(r * sh), U(q * sw[0])
@@ -213,38 +199,37 @@ def phases_beside(tiles, grad_y, w, b, stride, padding, act, grad_x):
         tile, gathered(tile, tile.rows, quad(F, grad_y), *whole),
         gathered(tile, tile.columns, quad(F, w), *beside_weight), beside_place, False,
         grad_y, ((M, pixels, across), (divisor(F), divisor(right)), grad_y.shape[1:3], (1, 1), first, last),
-        w, ((KH, KW, C * F), sh, divisor(sw), divisor(C), divisor(F), last, divisor(right)), b,
+        w, ((KW, C * F), N, sh, divisor(sw), divisor(C), divisor(F), last, divisor(right)), b,
         (M, N, down * right * F), 1, act, (pixels, across, first, sh, divisor(sw), padding, H, W, divisor(C)), grad_x,
     )  # fmt: skip
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
     """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
-    phases = stride[0] * stride[1]
-    few = phases > 1 and phases * w.shape[2] <= FEW
+    (KH, KW, C, _), (sh, sw) = w.shape, stride
+    few = 1 < sh * sw <= FEW // C and KH % sh == 0 and KW % sw == 0
     way = phases_beside if few else phases_apart
-    way(tiles or PLAIN[w.dtype.itemsize], grad_y, w, b, stride, padding, act, grad_x)
+    way(tiles or TILES[w.dtype.itemsize], grad_y, w, b, stride, padding, act, grad_x)
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the weight
+#
+# K runs over all pixels of the batch: in parts, where the weight alone has too few numbers for a GPU.
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tiles=None):
-    """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y.
-
-    K runs over all pixels of the batch, in parts whose sums are added afterwards.
-    """
+    """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
     KH, KW, C, N = grad_w.shape
     M, K = KH * KW * C, grad_y.size // N
     parts, rows = depth_parts(M, N, K), M + int(grad_b.size > 0)
     sums, sums_b = (grad_w, grad_b) if parts == 1 else (work, work[M * N :])
-    tile = tile_for(tiles or PLAIN[x.dtype.itemsize], M, N, parts)
+    tile = tile_for(tiles or TILES[x.dtype.itemsize], M, N, parts)
     gradient = matrix(False, tile.columns, tile, quad(N, grad_y))
     kernel = product(x.dtype, tile, flat_windows(tile, quad(C, x)), gradient, row_major, N % 4 == 0 and aligned(sums))
     share = blocks_for(blocks_for(K, parts), tile.depth) * tile.depth
     grid = (blocks_for(M, tile.rows) + rows - M, blocks_for(N, tile.columns), parts)
     launch(
-        kernel, grid, tile.threads, x, (windows_of(x, grad_y, KH, KW, stride, padding), M), grad_y, (N, N), sums, 0,
+        kernel, grid, tile.threads, x, windows_of(x, grad_y, KH, KW, stride, padding), grad_y, (N, N), sums, 0,
         M, N, K, share, IDENTITY, add if parts == 1 else 0, (rows, N), sums, sums_b,
     )  # fmt: skip
     if parts > 1:

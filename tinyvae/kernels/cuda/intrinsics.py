@@ -10,6 +10,7 @@ Each is written twice, once as the machine's instruction and once for the simula
     copy16(shared, to, source, at, inside)    the same with the 16 bytes that begin there, on 16 bytes on both sides
     commit_copies()                           closes a group of copies: all that this thread began since the last one
     wait_copies(n)                            until at most the n youngest groups of this thread are under way
+    x = anew(x)                               the uint32 it was; what follows from it takes up no register until then
     a0, a1 = load2(array, index)              two neighbours; array[index] stands on two of them
     bits = tf32(x)                            a float32 rounded for mma_tf32, which ignores its last 13 bits; a uint32
     c0, … c3 = mma_tf32(c0, … c3, a0, … a3, b0, b1)
@@ -66,6 +67,9 @@ if config.ENABLE_CUDASIM:
 
     def store4(array, index, a, b, c, d):
         array[index], array[index + 1], array[index + 2], array[index + 3] = a, b, c, d
+
+    def anew(x):
+        return x
 
     def load2(array, index):
         return array[index], array[index + 1]
@@ -224,3 +228,10 @@ else:
             return cgutils.pack_array(builder, [builder.extract_value(found, i) for i in range(4)])
 
         return types.UniTuple(real, 4)(real, real, real, real, word, word, word, word, word, word), generate
+
+    @intrinsic
+    def anew(typing, x):
+        def generate(context, builder, signature, arguments):
+            return _asm(builder, ir.IntType(32), "mov.u32 $0, $1;", "=r,r", arguments)
+
+        return types.uint32(types.uint32), generate

@@ -12,7 +12,7 @@ import numpy as np
 from ...device import cuda
 from .compile import Kernel, device_function
 from .elementwise import activated
-from .intrinsics import commit_copies, load4, store4, wait_copies
+from .intrinsics import anew, commit_copies, load4, store4, wait_copies
 from .sums import line_sum
 from .tensor import tensor_cores
 from .tile import NOWHERE, Arithmetic, Operand, Tile, spot
@@ -136,15 +136,17 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
             wait_copies(AHEAD)
             cuda.syncthreads()  # this stage is filled, and the one before is no longer read
             if ahead < k_end:
+                me = anew(thread)
                 free = U((stage + U(STAGES - 1)) % U(STAGES))
-                fill_a(stages, U(free * U(SIZE_A)), a, geometry_a, notes_a, ahead, k_end, thread)
-                fill_b(stages, U(U(FIRST_B) + free * U(SIZE_B)), b, geometry_b, notes_b, ahead, k_end, thread)
+                fill_a(stages, U(free * U(SIZE_A)), a, geometry_a, notes_a, ahead, k_end, me)
+                fill_b(stages, U(U(FIRST_B) + free * U(SIZE_B)), b, geometry_b, notes_b, ahead, k_end, me)
             commit_copies()
             multiply(sums, stages, U(from_a + stage * U(SIZE_A)), U(U(FIRST_B) + from_b + stage * U(SIZE_B)))
             stage = U((stage + U(1)) % U(STAGES))
             k, ahead = U(k + U(DEPTH)), U(ahead + U(DEPTH))
 
         # the sums go by way of shared memory: there slices are added, and neighbouring threads store neighbours
+        thread = anew(thread)
         down, _, _, across = corner(thread)
         y, x = cuda.local.array(STRIP, kind), cuda.local.array(STRIP, kind)
         for turn in range(TALL // RISE):
@@ -154,17 +156,14 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
                     line = U((thread // U(THREADS // SLICES) * U(RISE) + U(i % RISE)) * U(DOWN) + down)
                     for j in range(WIDE):
                         for p in range(PAIR):
-                            n = U(spot(DEEP_B, j, across + U(p), ACROSS))
+                            n = spot(DEEP_B, U(j), U(across + U(p)), U(ACROSS))
                             stages[U(line * U(PITCH_C) + n)] = sums[(i * WIDE + j) * PAIR + p]
             cuda.syncthreads()
             e = U(thread * U(STRIP))
             while e < U(LINES_C * COLUMNS):
                 line, n = U(e // U(COLUMNS)), U(e % U(COLUMNS))
-                if DEEP_A:
-                    row = U(row0 + U(turn * LINES_C) + line)
-                else:
-                    i = U(U(turn * RISE) + line // U(DOWN))
-                    row = U(row0 + (line % U(DOWN) + i // U(4) * U(DOWN)) * U(4) + i % U(4))
+                i = U(U(turn * RISE) + line // U(DOWN))
+                row = U(row0 + spot(DEEP_A, i, U(line % U(DOWN)), U(DOWN)))
                 to, channel = NOWHERE, U(0)
                 if row < M and U(column0 + n) < N:
                     to, channel = place(geometry_c, part, row, U(column0 + n))

@@ -90,7 +90,7 @@ class Operand(NamedTuple):
 
     Every number is a uint32; `source` is the flat array, `geometry` a tuple of uint32 that the launch hands over,
     `part` the block's part of the grid, `notes` a local array of `notes` uint32 in which a thread keeps what it has
-    worked out once. For b read column for row.
+    worked out once, in as many registers. For b read column for row.
         begin(notes, geometry, part, first, thread)
             once per block; the tile's first row of a is `first`. Rows beyond the last may be taken for any other row:
             nothing that they give is stored.
@@ -125,9 +125,11 @@ class Arithmetic(NamedTuple):
 
 @device_function
 def spot(deep, i, first, apart):
-    """Number i of a thread's rows (or columns) of a tile, for the thread that is the `first` of `apart`. Where they are
-    lines, the threads' lines lie side by side; where they lie in lines, each thread has four neighbours at a time."""
-    return first + i * apart if deep else (first + i // 4 * apart) * 4 + i % 4
+    """Number i of a thread's rows (or columns) of a tile, for the thread that is the `first` of `apart`; all uint32.
+    Where they are lines, the threads' lines lie side by side; where they lie in lines, a thread has four neighbours at
+    a time."""
+    four = np.uint32(4)
+    return np.uint32(first + i * apart if deep else (first + i // four * apart) * four + i % four)
 
 
 @cache
@@ -147,35 +149,30 @@ def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
     U, LANES, WIDTH, PITCH = np.uint32, np.uint32(lanes), np.uint32(width), np.uint32(pitch)
 
     @device_function
-    def begin_deep(notes, geometry, part, first, thread):
-        stride, limit = geometry
-        for i in range(count):
-            line = U(first + thread // LANES + U(i * step))
-            line = line if line < limit else U(limit - U(1))
-            notes[i] = U(line * stride + thread % LANES * WIDTH)
+    def begin(notes, geometry, part, first, thread):
+        notes[0] = first
 
     @device_function
     def fill_deep(stages, at, source, geometry, notes, k, k_end, thread):
-        inside = U(k + thread % LANES * WIDTH) < k_end
-        to = U(at + thread // LANES * PITCH + thread % LANES * WIDTH)
+        stride, limit = geometry
+        line, place = thread // LANES, U(thread % LANES * WIDTH)
+        to, k = U(at + line * PITCH + place), U(k + place)
         for i in range(count):
-            copy(stages, to + i * step * pitch, source, U(notes[i] + k), inside)
-
-    @device_function
-    def begin_flat(notes, geometry, part, first, thread):
-        limit = geometry[1]
-        column = U(first + thread % LANES * WIDTH)
-        notes[0] = column if column < limit else U(limit - WIDTH)
+            row = U(notes[0] + line + U(i * step))
+            row = row if row < limit else U(limit - U(1))
+            copy(stages, to + i * step * pitch, source, U(row * stride + k), k < k_end)
 
     @device_function
     def fill_flat(stages, at, source, geometry, notes, k, k_end, thread):
-        line, stride = thread // LANES, geometry[0]
-        to = U(at + line * PITCH + thread % LANES * WIDTH)
+        stride, limit = geometry
+        line, place = thread // LANES, U(thread % LANES * WIDTH)
+        to, column = U(at + line * PITCH + place), U(notes[0] + place)
+        column = column if column < limit else U(limit - WIDTH)
         for i in range(count):
-            step_k = U(k + line + U(i * step))
-            copy(stages, to + i * step * pitch, source, U(notes[0] + step_k * stride), step_k < k_end)
+            row = U(k + line + U(i * step))
+            copy(stages, to + i * step * pitch, source, U(row * stride + column), row < k_end)
 
-    return Operand(True, count, begin_deep, fill_deep) if deep else Operand(False, 1, begin_flat, fill_flat)
+    return Operand(deep, 1, begin, fill_deep if deep else fill_flat)
 
 
 @device_function

@@ -148,7 +148,7 @@ def gathered(
 
 @cache
 def flat_windows(tile: Tile, width: int) -> Operand:
-    """The windows along K, their numbers as rows of a; geometry = windows, how many numbers each has."""
+    """The windows along K, their numbers as rows of a; geometry = windows."""
     lines, pitch = tile.stage(False, tile.rows)
     lanes = tile.rows // width
     step = tile.threads // lanes
@@ -156,9 +156,7 @@ def flat_windows(tile: Tile, width: int) -> Operand:
 
     @device_function
     def begin(notes, geometry, part, first, thread):
-        windows, numbers = geometry
-        number = U(first + thread % LANES * WIDTH)
-        notes[0], notes[1], notes[2] = offset(windows, number if number < numbers else U(numbers - WIDTH))
+        notes[0], notes[1], notes[2] = offset(geometry, U(first + thread % LANES * WIDTH))
 
     @device_function
     def fill(stages, at, source, geometry, notes, k, k_end, thread):
@@ -166,8 +164,8 @@ def flat_windows(tile: Tile, width: int) -> Operand:
         to = U(at + line * PITCH + thread % LANES * WIDTH)
         for i in range(lines // step):
             mine = U(k + line + U(i * step))
-            start, h, w = corner(geometry[0], mine)
-            place, inside = seen(geometry[0], start, h, w, notes[0], notes[1], notes[2])
+            start, h, w = corner(geometry, mine)
+            place, inside = seen(geometry, start, h, w, notes[0], notes[1], notes[2])
             copy(stages, to + i * step * pitch, source, place, inside & (mine < k_end))
 
     return Operand(False, 3, begin, fill)
