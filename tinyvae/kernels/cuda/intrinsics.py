@@ -83,12 +83,13 @@ if config.ENABLE_CUDASIM:
     def mma_tf32(c0, c1, c2, c3, *ab):
         me = current_thread()  # the simulator's thread: every thread of a block passes here the same number of times
         warp, lane = divmod(me.threadIdx.x, 32)
-        _fragments[warp, lane] = (np.array(ab, np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+        me.turn = 1 - getattr(me, "turn", 0)  # two sets in turns: nobody overwrites what another still reads
+        fragments = _fragments.setdefault((me.turn, warp), {})
+        fragments[lane] = (np.array(ab, np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
         me.syncthreads()
         g, q = divmod(lane, 4)
-        a = np.array([[_fragments[warp, 4 * g + k % 4][2 * (k // 4) + h] for k in range(8)] for h in range(2)])
-        b = np.array([[_fragments[warp, 4 * (2 * q + h) + k % 4][4 + k // 4] for h in range(2)] for k in range(8)])
-        me.syncthreads()
+        a = np.array([[fragments[4 * g + k % 4][2 * (k // 4) + h] for k in range(8)] for h in range(2)])
+        b = np.array([[fragments[4 * (2 * q + h) + k % 4][4 + k // 4] for h in range(2)] for k in range(8)])
         with np.errstate(all="ignore"):  # a GPU does not warn
             return tuple(np.float32(c + x) for c, x in zip((c0, c1, c2, c3), (a @ b).reshape(4), strict=True))
 
