@@ -1,6 +1,9 @@
 """What all tests share: hypothesis draws the same few shapes and options in every run, and the devices there are.
 It knows no test."""
 
+import os
+from unittest.mock import patch
+
 import pytest
 from hypothesis import settings
 
@@ -20,3 +23,11 @@ def device(request):
     except DeviceError as error:
         pytest.skip(str(error))
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def the_environment_stays():
+    """What a test changes in this process's environment (a command that holds libraries to one thread, say) is put
+    back: Numba reads its variables again at every compilation."""
+    with patch.dict(os.environ):
+        yield

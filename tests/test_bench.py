@@ -389,10 +389,7 @@ def fails(arguments, capsys):
     return capsys.readouterr().err
 
 
-def test_the_command_reads_writes_and_refuses(tmp_path, capsys, monkeypatch):
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-                 "NUMBA_NUM_THREADS"):  # fmt: skip
-        monkeypatch.setenv(name, "1")  # the command sets them for its own process; put back afterwards
+def test_the_command_reads_writes_and_refuses(tmp_path, capsys):
     figures, readme = tmp_path / "figures.json", tmp_path / "README.md"
     figures.write_text(json.dumps(results(startup=None)), "utf-8")
     readme.write_text(f"{report.BEGIN}\n{report.END}\n", "utf-8")

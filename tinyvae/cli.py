@@ -264,7 +264,7 @@ def gradcheck(options: dict[str, Any]) -> None:
 
 def bench(options: dict[str, Any]) -> None:
     """tinyvae bench"""
-    if not options["verify_only"] and options["device"] != "cuda":
+    if not (options["verify_only"] or options["cuda_code"] or options["device"] == "cuda"):
         set_threads(1)  # this process only judges results; what is timed has processes of its own
     from .bench.main import run
 
