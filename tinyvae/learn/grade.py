@@ -28,13 +28,21 @@ class _Complaint(Exception):
     """What is wrong with a result, in words."""
 
 
+class _Stopped(_Complaint):
+    """The function ends with an error of this kind."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
 def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
     """Judges a learner's function. A right one passes however it is written; a wrong one is told what is wrong."""
     try:
         for case in range(CASES):
             _judge(exercise, function, exercise.cases(np.random.default_rng((seed, case)), case))
-    except NotImplementedError as error:
-        return Verdict(False, str(error) or f"{exercise.name} is not written yet")
+    except NotImplementedError:
+        return Verdict(False, f"{exercise.name} is not written yet")
     except _Complaint as complaint:
         known = _known_mistake(exercise, function, seed)
         if known is not None:
@@ -64,13 +72,12 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
     names = list(inspect.signature(getattr(exercise.solution, "py_func", exercise.solution)).parameters)
     own = copy.deepcopy(arguments)
     try:
-        result = function(*own)
+        result = function(*own) if exercise.run is None else exercise.run(function, *own)
     except NotImplementedError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
-        raise _Complaint(f"it stops with {type(error).__name__}: {error}{where}") from None
+        kind = type(error).__name__
+        raise _Stopped(kind, f"it stops with {kind}: {error}{_where(function, error)}") from None
     for name, before, after in zip(names, arguments, own, strict=True):
         if name in exercise.writes or not isinstance(before, np.ndarray):
             continue
@@ -85,6 +92,14 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
     return arrays
+
+
+def _where(function: Function, error: Exception) -> str:
+    """The last line of the learner's own file that the error passed by, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename] or frames
+    return f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
 
 
 def _results(result: Any) -> tuple[Any, ...]:
@@ -116,9 +131,13 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
             return f"{which} has shape {a.shape} where {b.shape} is asked for"
         if not a.size:
             continue
-        if not np.isfinite(a).all() and np.isfinite(b).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
-            return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
+        given, right = np.isfinite(a), np.isfinite(b)  # b is a wrong answer too, which may leave places unwritten
+        if (given != right).any():
+            place = tuple(int(i) for i in np.argwhere(given != right)[0])
+            if right[place]:
+                return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
+            return f"{which} is {a[place]} at {place} where {b[place]} is right"
+        a, b = np.where(right, a, 0), np.where(right, b, 0)
         scale = np.abs(b).max() or 1.0
         off = np.abs(a - b)
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
@@ -139,19 +158,35 @@ def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def _known_mistake(exercise: Exercise, function: Function, seed: int) -> str | None:
-    """The first planted mistake that the function equals on every case where that mistake differs from the truth."""
+    """The first planted mistake that the function equals on every case, where that mistake differs from the truth.
+
+    Two that stop with errors of one kind are equal there; but on some case they must have given the same results.
+    """
     for mistake in exercise.mistakes:
-        seen = False
+        differs = equal = False
         for case in range(CASES):
             arguments = exercise.cases(np.random.default_rng((seed, case)), case)
-            try:
-                wrong, mine = (_called(exercise, f, arguments) for f in (mistake.wrong, function))
-            except (_Complaint, NotImplementedError):
-                break
+            wrong, mine = (_outcome(exercise, f, arguments) for f in (mistake.wrong, function))
+            if isinstance(wrong, str) or isinstance(mine, str):
+                if mine != wrong or mine == "":
+                    break
+                differs = True
+                continue
             if not _close(mine, wrong, 1e-7):
                 break
-            seen = seen or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
+            equal = True
+            differs = differs or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
         else:
-            if seen:
+            if differs and equal:
                 return mistake.says
     return None
+
+
+def _outcome(exercise: Exercise, function: Function, arguments: Arguments) -> tuple[np.ndarray, ...] | str:
+    """What the function gives; the kind of error it stops with; "" where its results cannot be compared."""
+    try:
+        return _called(exercise, function, arguments)
+    except _Stopped as stopped:
+        return stopped.kind
+    except (_Complaint, NotImplementedError):
+        return ""
