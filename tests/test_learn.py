@@ -83,6 +83,7 @@ DOUBLE = Exercise(
         (lambda x: x @ x @ x, "stops with ValueError"),
         (lambda x: x.__imul__(2), "changes its input x"),
         (lambda x: ["a"] * len(x), "no array of numbers"),
+        (lambda x: [[1.0], [1.0, 2.0]], "rows are not of one length"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
@@ -97,6 +98,20 @@ def test_what_is_wrong_is_said(function, says):
 def test_a_right_answer_written_otherwise_passes():
     for function in (lambda x: x + x, lambda x: [2 * float(v) for v in x], lambda x: np.add(x, x)):
         assert grade(DOUBLE, function).ok
+
+
+def pair(x):
+    """x and 2 x, two results. x: (n,)."""
+    return x, 2 * x
+
+
+def test_a_list_is_several_results_where_several_are_asked_for():
+    exercise = replace(DOUBLE, solution=pair)
+    for function in (lambda x: [x, x + x], lambda x: (list(x), [2 * v for v in x])):
+        assert grade(exercise, function).ok
+    assert "returns 1 results where 2 are" in grade(exercise, lambda x: np.stack([x, 2 * x])).text
+    rows = replace(DOUBLE, solution=lambda x: np.outer(x, x))
+    assert grade(rows, lambda x: [v * x for v in x]).ok
 
 
 def test_a_function_that_fills_an_array():

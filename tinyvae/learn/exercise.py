@@ -8,6 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class Exercise:
     def name(self) -> str:
         """The function's name."""
         return self.solution.__name__
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether it returns several results, not one."""
+        return not self.writes and isinstance(self.solution(*self.cases(np.random.default_rng(0), 0)), tuple)
 
     @property
     def stub(self) -> str:

@@ -58,7 +58,11 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
         _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
         report = gradcheck_fn(
-            forward, lambda g, *xs: _results(function(g, *xs)), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
+            forward,
+            lambda g, *xs: _results(exercise, function(g, *xs)),
+            *arrays,
+            wrt=exercise.wrt,
+            kinks=exercise.kinks,
         )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
@@ -87,7 +91,10 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
         return tuple(np.asarray(a) for n, a in zip(names, own, strict=True) if n in exercise.writes)
     if result is None:
         raise _Complaint("it returns None; is there a return at its end?")
-    arrays = tuple(map(np.asarray, _results(result)))
+    try:
+        arrays = _results(exercise, result)
+    except ValueError:
+        raise _Complaint("it returns a list whose rows are not of one length") from None
     for array in arrays:
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
@@ -102,10 +109,10 @@ def _where(function: Function, error: Exception) -> str:
     return f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
 
 
-def _results(result: Any) -> tuple[Any, ...]:
-    """Several results come as a tuple, or as a list of arrays; a list of numbers is one."""
-    several = isinstance(result, tuple) or (isinstance(result, list) and any(np.ndim(r) for r in result))
-    return tuple(result) if several else (result,)
+def _results(exercise: Exercise, result: Any) -> tuple[np.ndarray, ...]:
+    """Several results come as a tuple, or as a list where several are asked for; else a list is one array."""
+    several = isinstance(result, tuple) or (exercise.several and isinstance(result, list))
+    return tuple(map(np.asarray, result)) if several else (np.asarray(result),)
 
 
 def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
