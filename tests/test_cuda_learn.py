@@ -143,3 +143,19 @@ def test_right_answers_written_otherwise_pass(name):
     for way in WAYS[name]:
         verdict = grade(CHAPTER.exercise(name), way)
         assert verdict.ok, f"{way}: {verdict.text}"
+
+
+@pytest.mark.parametrize(("change", "raced"), [(0, False), (1, True)])
+def test_a_kernel_whose_numbers_change_is_told_of_barriers(change, raced):
+    """What a missing barrier does depends on the threads' order; here a count stands for it."""
+    launches = []
+
+    def unsteady(z_mean, z_log_sigma, eps, z):
+        i = cuda.grid(1)
+        if i < z.size:
+            launches.append(change)
+            z[i] = sum(launches)
+
+    verdict = grade(CHAPTER.exercise("sample_kernel"), unsteady)
+    assert not verdict.ok
+    assert ("is a barrier missing?" in verdict.text) == raced
