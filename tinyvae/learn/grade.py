@@ -44,14 +44,16 @@ def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
 
 
 def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None:
-    given = _called(exercise, function, arguments)
     wanted = _called(exercise, exercise.solution, arguments)
+    given = _arranged(_called(exercise, function, arguments), len(wanted))
     if exercise.forward is not None:
         _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
-        report = gradcheck_fn(
-            forward, lambda g, *xs: _results(function(g, *xs)), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
-        )
+
+        def backward(grad_y: Any, *xs: Any) -> tuple[np.ndarray, ...]:
+            return _arranged(tuple(map(np.asarray, _results(function(grad_y, *xs)))), len(wanted))
+
+        report = gradcheck_fn(forward, backward, *arrays, wrt=exercise.wrt, kinks=exercise.kinks)
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
     _same_form(given, wanted)
@@ -93,6 +95,15 @@ def _results(result: Any) -> tuple[Any, ...]:
     return tuple(result) if several else (result,)
 
 
+def _arranged(given: tuple[np.ndarray, ...], count: int) -> tuple[np.ndarray, ...]:
+    """As many results as are asked for, where one array holds them all, or where numbers stand for one array."""
+    if len(given) == 1 < count and given[0].shape[:1] == (count,):
+        return tuple(given[0])
+    if len(given) > 1 == count and not any(array.ndim for array in given):
+        return (np.array(given),)
+    return given
+
+
 def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
     if len(given) != len(wanted):
         raise _Complaint(f"it returns {len(given)} results where {len(wanted)} are asked for")
@@ -116,11 +127,14 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
             return f"{which} has shape {a.shape} where {b.shape} is asked for"
         if not a.size:
             continue
-        if not np.isfinite(a).all() and np.isfinite(b).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
+        here = np.isfinite(b)  # what is not finite in both is equal enough
+        if (np.isfinite(a) != here).any():
+            place = tuple(int(i) for i in np.argwhere(np.isfinite(a) != here)[0])
             return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
-        scale = np.abs(b).max() or 1.0
-        off = np.abs(a - b)
+        if not here.any():
+            continue
+        scale = np.abs(b[here]).max() or 1.0
+        off = np.abs(np.where(here, a, 0) - np.where(here, b, 0))
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
         if off[place] > tolerance * scale:
             factor = _factor(a, b)
@@ -148,7 +162,7 @@ def _known_mistake(exercise: Exercise, function: Function, seed: int) -> str | N
                 wrong, mine = (_called(exercise, f, arguments) for f in (mistake.wrong, function))
             except (_Complaint, NotImplementedError):
                 break
-            if not _close(mine, wrong, 1e-7):
+            if not _close(_arranged(mine, len(wrong)), wrong, 1e-7):
                 break
             seen = seen or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
         else:
