@@ -22,7 +22,7 @@ def roof(peak, bandwidth, flop_per_byte):
 
 
 def blocked(a, b, c, depth):
-    """c = a b, the sum over k in blocks: first what k = 0 … depth − 1 give to all of c, then the next `depth`, and so on.
+    """c = a b, the sum over k in blocks: first what k = 0 … depth − 1 give to all of c, then the next `depth` of them.
 
     a: (M, K). b: (K, N). c: (M, N), full of NaN at first; the function fills it. The last block may be shorter.
     """
@@ -47,7 +47,7 @@ def pack_panel(b, j, columns):
 
 
 def micro_kernel(a_panel, b_panel, c):
-    """The loop inside the tile, c += Σ_k a_panel[k, i] · b_panel[k, j]: one k after another, all sums kept till the end.
+    """The loop inside the tile, c += Σ_k a_panel[k, i] · b_panel[k, j]: one k after another, sums kept to the end.
 
     a_panel: (K, rows), packed so that the numbers of one k are neighbours. b_panel: (K, columns). c: (rows, columns),
     which holds what earlier blocks of k gave; the function adds to it.
@@ -144,7 +144,7 @@ CHAPTER = Chapter(
                         lambda b, j, n: _columns(b, j, n, "wrap")),
                 Mistake("a panel that is narrower where b has ended: the tile reads all its columns",
                         lambda b, j, n: b[:, j : j + n]),
-                Mistake("the last columns of b, moved back until they fit: right for the tile that is moved too, not here",
+                Mistake("the last columns of b, moved back until they fit: then the tile would have to move too",
                         lambda b, j, n: b[:, min(j, b.shape[1] - n) :][:, :n]),
                 Mistake("the panel's columns one behind the other: the rows must be",
                         lambda b, j, n: pack_panel(b, j, n).T.reshape(len(b), n)),
@@ -174,7 +174,7 @@ CHAPTER = Chapter(
             ),
             (
                 "Three loops, k outermost: what one k gives to all of the tile, then the next k.",
-                "Keep rows × columns sums, zeros at first; number i of a_panel[k] times number j of b_panel[k] goes to sum (i, j).",
+                "Keep rows × columns sums, zeros at first; a_panel[k, i] times b_panel[k, j] goes to the sum (i, j).",
                 "Only behind the loop over k do the sums meet c, and they are added to it.",
             ),
             writes=("c",),

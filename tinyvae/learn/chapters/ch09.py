@@ -131,8 +131,8 @@ CHAPTER = Chapter(
                         lambda sizes: _packed(sizes, lambda s: s // 64 * 64)),
                 Mistake("starts on multiples of 64 bytes, which are 16 numbers of float32: 64 numbers are meant",
                         lambda sizes: _packed(sizes, lambda s: (s + 15) // 16 * 16)),
-                Mistake("the starts alone: the buffer's length is missing at the end", lambda sizes: places(sizes)[:-1]),
-                Mistake("the right starts, but a buffer that ends with the last number: its length is no multiple of 64",
+                Mistake("the starts alone: the buffer's length is missing", lambda sizes: places(sizes)[:-1]),
+                Mistake("the right starts, but a buffer that ends with its last number: no multiple of 64",
                         lambda sizes: [*places(sizes)[:-1], places(sizes)[-2] + sizes[-1]]),
             ),
             (
@@ -164,7 +164,7 @@ CHAPTER = Chapter(
             (
                 "One loop over i. First the new m[i] and v[i], then the step, which uses the new ones.",
                 "Assign to m[i], v[i], values[i] (or to m[:] …): m = … would only name another array.",
-                "The step is lr · m̂ / (√v̂ + eps), m̂ = m / (1 − 0.9ᵗ), v̂ = v / (1 − 0.999ᵗ); it is taken away from values.",
+                "The step is lr · m̂ / (√v̂ + eps), with the corrected m̂ and v̂; it is taken away from values.",
             ),
             writes=("values", "m", "v"),
         ),
@@ -194,14 +194,15 @@ CHAPTER = Chapter(
             lambda rng, case: tuple(_words(rng, 6)),
             (
                 Mistake("the round with the upper and lower halves of the products changed round",
-                        lambda c0, c1, c2, c3, k0, k1: (
-                            (OTHER * c2 & MASK) ^ c1 ^ k0, OTHER * c2 >> 32, (ONE * c0 & MASK) ^ c3 ^ k1, ONE * c0 >> 32)),
+                        lambda c0, c1, c2, c3, k0, k1: ((OTHER * c2 & MASK) ^ c1 ^ k0, OTHER * c2 >> 32,
+                                                        (ONE * c0 & MASK) ^ c3 ^ k1, ONE * c0 >> 32)),
                 Mistake("the round without the key", lambda c0, c1, c2, c3, k0, k1: philox_round(c0, c1, c2, c3, 0, 0)),
                 Mistake("the round with the two halves of the key changed round",
                         lambda c0, c1, c2, c3, k0, k1: philox_round(c0, c1, c2, c3, k1, k0)),
                 Mistake("the round with the two products changed round: the one of c2 goes to the front",
                         lambda *words: philox_round(*words)[2:] + philox_round(*words)[:2]),
-                Mistake("the round without c1 and c3", lambda c0, c1, c2, c3, k0, k1: philox_round(c0, 0, c2, 0, k0, k1)),
+                Mistake("the round without c1 and c3",
+                        lambda c0, c1, c2, c3, k0, k1: philox_round(c0, 0, c2, 0, k0, k1)),
                 Mistake("the round with products cut to 32 bits too early: their upper half is lost",
                         lambda c0, c1, c2, c3, k0, k1: (c1 ^ k0, OTHER * c2 & MASK, c3 ^ k1, ONE * c0 & MASK)),
                 Mistake("the round with a plus where the exclusive or belongs",
@@ -211,7 +212,7 @@ CHAPTER = Chapter(
             (
                 "Python's whole numbers have no end, so both products are exact: take their halves afterwards.",
                 "high(p) is p >> 32, low(p) is p & 0xFFFFFFFF.",
-                "The halves of q = 0xCD9E8D57 · c2 go to the front, those of p to the back; c1 and c3 survive in the ^.",
+                "The halves of q = 0xCD9E8D57 · c2 go to the front, those of p to the back; ^ brings in c1 and c3.",
             ),
             tolerance=0.0,
         ),
