@@ -45,15 +45,13 @@ def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
 
 def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None:
     wanted = _called(exercise, exercise.solution, arguments)
-    given = _arranged(_called(exercise, function, arguments), len(wanted))
+    given = _called(exercise, function, arguments, wanted)
     if exercise.forward is not None:
         _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
-
-        def backward(grad_y: Any, *xs: Any) -> tuple[np.ndarray, ...]:
-            return _arranged(tuple(map(np.asarray, _results(function(grad_y, *xs)))), len(wanted))
-
-        report = gradcheck_fn(forward, backward, *arrays, wrt=exercise.wrt, kinks=exercise.kinks)
+        report = gradcheck_fn(
+            forward, lambda g, *xs: _results(function(g, *xs), wanted), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
+        )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
     _same_form(given, wanted)
@@ -61,7 +59,9 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
         raise _Complaint(complaint)
 
 
-def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tuple[np.ndarray, ...]:
+def _called(
+    exercise: Exercise, function: Function, arguments: Arguments, wanted: tuple[np.ndarray, ...] = ()
+) -> tuple[np.ndarray, ...]:
     """What the function gives on a copy of the arguments; a complaint where it fails or changes its inputs."""
     names = list(inspect.signature(getattr(exercise.solution, "py_func", exercise.solution)).parameters)
     own = copy.deepcopy(arguments)
@@ -82,26 +82,27 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
         return tuple(np.asarray(a) for n, a in zip(names, own, strict=True) if n in exercise.writes)
     if result is None:
         raise _Complaint("it returns None; is there a return at its end?")
-    arrays = tuple(map(np.asarray, _results(result)))
+    arrays = _results(result, wanted)
     for array in arrays:
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
     return arrays
 
 
-def _results(result: Any) -> tuple[Any, ...]:
-    """Several results come as a tuple, or as a list of arrays; a list of numbers is one."""
-    several = isinstance(result, tuple) or (isinstance(result, list) and any(np.ndim(r) for r in result))
-    return tuple(result) if several else (result,)
-
-
-def _arranged(given: tuple[np.ndarray, ...], count: int) -> tuple[np.ndarray, ...]:
-    """As many results as are asked for, where one array holds them all, or where numbers stand for one array."""
-    if len(given) == 1 < count and given[0].shape[:1] == (count,):
-        return tuple(given[0])
-    if len(given) > 1 == count and not any(array.ndim for array in given):
-        return (np.array(given),)
-    return given
+def _results(result: Any, wanted: tuple[np.ndarray, ...] = ()) -> tuple[np.ndarray, ...]:
+    """The results as arrays. Several come as a tuple or list, or as one array that holds them; one comes as an array,
+    as a list of numbers, or row by row. wanted: the right ones, whose form settles what is meant."""
+    if not isinstance(result, tuple | list):
+        array = np.asarray(result)
+        together = len(wanted) > 1 and array.shape == (len(wanted), *wanted[0].shape)
+        return tuple(array) if together else (array,)
+    arrays = tuple(map(np.asarray, result))
+    if len({array.shape for array in arrays}) == 1:
+        rows = np.stack(arrays)
+        numbers = isinstance(result, list) and rows.ndim == 1 and len(wanted) < 2
+        if numbers or (len(wanted) == 1 and rows.shape == wanted[0].shape):
+            return (rows,)
+    return arrays
 
 
 def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
@@ -158,13 +159,14 @@ def _known_mistake(exercise: Exercise, function: Function, seed: int) -> str | N
         seen = False
         for case in range(CASES):
             arguments = exercise.cases(np.random.default_rng((seed, case)), case)
+            right = _called(exercise, exercise.solution, arguments)
             try:
-                wrong, mine = (_called(exercise, f, arguments) for f in (mistake.wrong, function))
+                wrong, mine = (_called(exercise, f, arguments, right) for f in (mistake.wrong, function))
             except (_Complaint, NotImplementedError):
                 break
-            if not _close(_arranged(mine, len(wrong)), wrong, 1e-7):
+            if not _close(mine, wrong, 1e-7):
                 break
-            seen = seen or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
+            seen = seen or not _close(wrong, right, exercise.tolerance)
         else:
             if seen:
                 return mistake.says
