@@ -155,7 +155,7 @@ def blocked_by_matmul(a, b, c, depth):
 
 def blocked_last_block_first(a, b, c, depth):
     starts = list(range(0, len(b), depth))
-    total = np.zeros(c.shape)
+    total = np.zeros(c.shape, np.float32)
     while starts:
         k = starts.pop()
         total = total + np.einsum("ik,kj->ij", a[:, k : k + depth], b[k : k + depth])
@@ -180,7 +180,7 @@ def pack_panel_by_questions(b, j, columns):
 
 
 def pack_panel_by_slices(b, j, columns):
-    panel = np.zeros((len(b), columns))
+    panel = np.zeros((len(b), columns), np.float32)  # as the chapter's tile wants it
     panel[:, : b.shape[1] - j] = b[:, j : j + columns]
     return panel
 
@@ -413,7 +413,7 @@ def test_another_form_than_the_one_asked_for_is_told(form, says):
 
 
 def test_nan_in_one_place_is_not_taken_for_nan_everywhere():
-    """A number that was never written is told by its place, not by the name of the mistake that makes all of them NaN."""
+    """A number that was never written is told by its place, not by the mistake that makes all of them NaN."""
     exercise = chapter_of("08").exercise("blocked")
 
     def forgets_a_corner(a, b, c, depth):

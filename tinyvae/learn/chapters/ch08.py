@@ -10,6 +10,7 @@ from ..exercise import Chapter, Exercise, Mistake
 ROOFS = ((120.0, 150.0, 1 / 6), (120.0, 150.0, 4.9), (60.0, 40.0, 2 / 3))
 BLOCKED = ((2, 7, 3, 3), (4, 5, 6, 2), (3, 9, 2, 4))  # M, K, N, depth
 PANELS = ((3, 7, 4, 4), (5, 6, 3, 5), (2, 9, 3, 4))  # K, N, first column, columns
+FLOAT32 = 1e-6  # the chapter's arrays are float32, and so may be the learner's
 TILES = ((5, 2, 3), (1, 4, 6), (7, 3, 2))  # K, rows, columns
 
 
@@ -133,6 +134,7 @@ CHAPTER = Chapter(
                 "The block ends at min(k0 + depth, K): the last one may be shorter.",
             ),
             writes=("c",),
+            tolerance=FLOAT32,
         ),
         Exercise(
             pack_panel,
@@ -156,6 +158,7 @@ CHAPTER = Chapter(
                 "How many columns are left from j on? N − j, but never more than the panel is wide.",
                 "panel[k, q] comes from b[k, j + q], for the first min(columns, N − j) of the q.",
             ),
+            tolerance=FLOAT32,
         ),
         Exercise(
             micro_kernel,
@@ -178,6 +181,7 @@ CHAPTER = Chapter(
                 "Only behind the loop over k do the sums meet c, and they are added to it.",
             ),
             writes=("c",),
+            tolerance=FLOAT32,
         ),
     ),
     preamble="import numba\nimport numpy as np",

@@ -167,6 +167,7 @@ CHAPTER = Chapter(
                 "The step is lr · m̂ / (√v̂ + eps), with the corrected m̂ and v̂; it is taken away from values.",
             ),
             writes=("values", "m", "v"),
+            tolerance=1e-6,
         ),
         Exercise(
             epoch_and_cursor,
@@ -236,6 +237,7 @@ CHAPTER = Chapter(
                 "Add the 1 before you multiply by 2⁻²⁴: then u is never 0 and its logarithm never infinite.",
                 "r from a, the angle from b; np.log is the natural logarithm.",
             ),
+            tolerance=1e-6,
         ),
     ),
 )  # fmt: skip
