@@ -412,6 +412,13 @@ def test_another_form_than_the_one_asked_for_is_told(form, says):
         raise AssertionError(verdict.text)
 
 
+def test_the_line_that_is_told_is_the_learners():
+    """Also where a library stopped, whose own lines help nobody."""
+    verdict = grade(chapter_of("09").exercise("places"), lambda sizes: np.linalg.inv(np.zeros((2, 2))))
+    assert "it stops with LinAlgError" in verdict.text
+    assert "verdict = grade(" in verdict.text
+
+
 def test_nan_in_one_place_is_not_taken_for_nan_everywhere():
     """A number that was never written is told by its place, not by the mistake that makes all of them NaN."""
     exercise = chapter_of("08").exercise("blocked")

@@ -70,7 +70,8 @@ def _called(
     except NotImplementedError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
+        code = getattr(getattr(function, "py_func", function), "__code__", None)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
         where = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
         raise _Complaint(f"it stops with {type(error).__name__}: {error}{where}") from None
     for name, before, after in zip(names, arguments, own, strict=True):
