@@ -419,6 +419,16 @@ def test_the_line_that_is_told_is_the_learners():
     assert "verdict = grade(" in verdict.text
 
 
+def test_small_differences_are_told_with_all_their_digits():
+    words = chapter_of("09").exercise("philox_round")
+    verdict = grade(words, lambda *counter: [word ^ 1 for word in words.solution(*counter)])
+    said, right = (int(float(word)) for word in verdict.text.split() if word.isdigit() and len(word) > 5)
+    assert said ^ right == 1
+    draw = chapter_of("04").exercise("sample")
+    verdict = grade(draw, lambda m, s, e: draw.solution(m, s, e).astype(np.float32))
+    assert "compute in float64" in verdict.text
+
+
 def test_nan_in_one_place_is_not_taken_for_nan_everywhere():
     """A number that was never written is told by its place, not by the mistake that makes all of them NaN."""
     exercise = chapter_of("08").exercise("blocked")

@@ -139,10 +139,26 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
         off = np.abs(np.where(here, a, 0) - np.where(here, b, 0))
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
         if off[place] > tolerance * scale:
-            factor = _factor(a, b)
-            hint = f"; everywhere {factor:g} times too large" if factor is not None else ""
-            return f"{which} is {a[place]:.6g} at {place} where {b[place]:.6g} is right{hint}"
+            return f"{which} is {_told(a, b, place)}{_hint(a, b, off[place] / scale)}"
     return None
+
+
+def _told(a: np.ndarray, b: np.ndarray, place: tuple[int, ...]) -> str:
+    """Both numbers, with as many digits as it takes to see the difference."""
+    for digits in (6, 9, 12, 17):
+        mine, right = f"{a[place]:.{digits}g}", f"{b[place]:.{digits}g}"
+        if mine != right:
+            break
+    return f"{mine}{f' at {place}' if place else ''} where {right} is right"
+
+
+def _hint(a: np.ndarray, b: np.ndarray, off: float) -> str:
+    factor = _factor(a, b)
+    if factor is not None and f"{factor:g}" != "1":
+        return f"; everywhere {factor:g} times too large"
+    if a.dtype in (np.float32, np.float16) and off < 1e-2:
+        return f"; {a.dtype} has too few digits to judge it, compute in float64"
+    return ""
 
 
 def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
