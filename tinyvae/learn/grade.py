@@ -14,6 +14,8 @@ import numpy as np
 from ..gradient_check import gradcheck_fn
 from .exercise import CASES, Arguments, Exercise, Function
 
+LAUNCHES = 4  # of a wrong kernel, to see whether its threads race
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -28,29 +30,42 @@ class _Complaint(Exception):
     """What is wrong with a result, in words."""
 
 
+class _Stopped(_Complaint):
+    """The function ends with an error of this kind."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
 def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
     """Judges a learner's function. A right one passes however it is written; a wrong one is told what is wrong."""
     try:
         for case in range(CASES):
             _judge(exercise, function, exercise.cases(np.random.default_rng((seed, case)), case))
-    except NotImplementedError as error:
-        return Verdict(False, str(error) or f"{exercise.name} is not written yet")
+    except NotImplementedError:
+        return Verdict(False, f"{exercise.name} is not written yet")
     except _Complaint as complaint:
         known = _known_mistake(exercise, function, seed)
         if known is not None:
             return Verdict(False, f"your function computes {known}", known)
-        return Verdict(False, str(complaint))
+        race = "; other numbers come in another run: is a barrier missing?" if _races(exercise, function, seed) else ""
+        return Verdict(False, f"{complaint}{race}")
     return Verdict(True, "right")
 
 
 def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None:
+    given = _called(exercise, function, arguments)
     wanted = _called(exercise, exercise.solution, arguments)
-    given = _called(exercise, function, arguments, wanted)
     if exercise.forward is not None:
         _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
         report = gradcheck_fn(
-            forward, lambda g, *xs: _results(function(g, *xs), wanted), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
+            forward,
+            lambda g, *xs: _results(exercise, function(g, *xs)),
+            *arrays,
+            wrt=exercise.wrt,
+            kinks=exercise.kinks,
         )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
@@ -59,21 +74,17 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
         raise _Complaint(complaint)
 
 
-def _called(
-    exercise: Exercise, function: Function, arguments: Arguments, wanted: tuple[np.ndarray, ...] = ()
-) -> tuple[np.ndarray, ...]:
+def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tuple[np.ndarray, ...]:
     """What the function gives on a copy of the arguments; a complaint where it fails or changes its inputs."""
     names = list(inspect.signature(getattr(exercise.solution, "py_func", exercise.solution)).parameters)
     own = copy.deepcopy(arguments)
     try:
-        result = function(*own)
+        result = function(*own) if exercise.run is None else exercise.run(function, *own)
     except NotImplementedError:
         raise
     except Exception as error:
-        code = getattr(getattr(function, "py_func", function), "__code__", None)
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
-        where = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
-        raise _Complaint(f"it stops with {type(error).__name__}: {error}{where}") from None
+        kind = type(error).__name__
+        raise _Stopped(kind, f"it stops with {kind}: {error}{_where(function, error)}") from None
     for name, before, after in zip(names, arguments, own, strict=True):
         if name in exercise.writes or not isinstance(before, np.ndarray):
             continue
@@ -83,27 +94,28 @@ def _called(
         return tuple(np.asarray(a) for n, a in zip(names, own, strict=True) if n in exercise.writes)
     if result is None:
         raise _Complaint("it returns None; is there a return at its end?")
-    arrays = _results(result, wanted)
+    try:
+        arrays = _results(exercise, result)
+    except ValueError:
+        raise _Complaint("it returns a list whose rows are not of one length") from None
     for array in arrays:
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
     return arrays
 
 
-def _results(result: Any, wanted: tuple[np.ndarray, ...] = ()) -> tuple[np.ndarray, ...]:
-    """The results as arrays. Several come as a tuple or list, or as one array that holds them; one comes as an array,
-    as a list of numbers, or row by row. wanted: the right ones, whose form settles what is meant."""
-    if not isinstance(result, tuple | list):
-        array = np.asarray(result)
-        together = len(wanted) > 1 and array.shape == (len(wanted), *wanted[0].shape)
-        return tuple(array) if together else (array,)
-    arrays = tuple(map(np.asarray, result))
-    if len({array.shape for array in arrays}) == 1:
-        rows = np.stack(arrays)
-        numbers = isinstance(result, list) and rows.ndim == 1 and len(wanted) < 2
-        if numbers or (len(wanted) == 1 and rows.shape == wanted[0].shape):
-            return (rows,)
-    return arrays
+def _where(function: Function, error: Exception) -> str:
+    """The last line of the learner's own file that the error passed by, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    return f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
+
+
+def _results(exercise: Exercise, result: Any) -> tuple[np.ndarray, ...]:
+    """Several results come as a tuple, or as a list where several are asked for; else a list is one array."""
+    several = isinstance(result, tuple) or (exercise.several and isinstance(result, list))
+    return tuple(map(np.asarray, result)) if several else (np.asarray(result),)
 
 
 def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
@@ -129,14 +141,15 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
             return f"{which} has shape {a.shape} where {b.shape} is asked for"
         if not a.size:
             continue
-        here = np.isfinite(b)  # what is not finite in both is equal enough
-        if (np.isfinite(a) != here).any():
-            place = tuple(int(i) for i in np.argwhere(np.isfinite(a) != here)[0])
-            return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
-        if not here.any():
-            continue
-        scale = np.abs(b[here]).max() or 1.0
-        off = np.abs(np.where(here, a, 0) - np.where(here, b, 0))
+        given, right = np.isfinite(a), np.isfinite(b)  # b is a wrong answer too, which may leave places unwritten
+        if (given != right).any():
+            place = tuple(int(i) for i in np.argwhere(given != right)[0])
+            if right[place]:
+                return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
+            return f"{which} is {a[place]} at {place} where {b[place]} is right"
+        a, b = np.where(right, a, 0), np.where(right, b, 0)
+        scale = np.abs(b).max() or 1.0
+        off = np.abs(a - b)
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
         if off[place] > tolerance * scale:
             return f"{which} is {_told(a, b, place)}{_hint(a, b, off[place] / scale)}"
@@ -171,20 +184,45 @@ def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def _known_mistake(exercise: Exercise, function: Function, seed: int) -> str | None:
-    """The first planted mistake that the function equals on every case where that mistake differs from the truth."""
+    """The first planted mistake that the function equals on every case, where that mistake differs from the truth.
+
+    Two that stop with errors of one kind are equal there; but on some case they must have given the same results.
+    """
     for mistake in exercise.mistakes:
-        seen = False
+        differs = equal = False
         for case in range(CASES):
             arguments = exercise.cases(np.random.default_rng((seed, case)), case)
-            right = _called(exercise, exercise.solution, arguments)
-            try:
-                wrong, mine = (_called(exercise, f, arguments, right) for f in (mistake.wrong, function))
-            except (_Complaint, NotImplementedError):
-                break
+            wrong, mine = (_outcome(exercise, f, arguments) for f in (mistake.wrong, function))
+            if isinstance(wrong, str) or isinstance(mine, str):
+                if mine != wrong or mine == "":
+                    break
+                differs = True
+                continue
             if not _close(mine, wrong, 1e-7):
                 break
-            seen = seen or not _close(wrong, right, exercise.tolerance)
+            equal = True
+            differs = differs or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
         else:
-            if seen:
+            if differs and equal:
                 return mistake.says
     return None
+
+
+def _races(exercise: Exercise, function: Function, seed: int) -> bool:
+    """Whether a kernel gives other numbers when it is launched again with the same arguments."""
+    if exercise.run is None:
+        return False
+    arguments = exercise.cases(np.random.default_rng((seed, 0)), 0)
+    outcomes = [_outcome(exercise, function, arguments) for _ in range(LAUNCHES)]
+    given = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    return len(given) == LAUNCHES and not all(_close(other, given[0], 0) for other in given)
+
+
+def _outcome(exercise: Exercise, function: Function, arguments: Arguments) -> tuple[np.ndarray, ...] | str:
+    """What the function gives; the kind of error it stops with; "" where its results cannot be compared."""
+    try:
+        return _called(exercise, function, arguments)
+    except _Stopped as stopped:
+        return stopped.kind
+    except (_Complaint, NotImplementedError):
+        return ""
