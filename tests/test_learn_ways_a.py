@@ -265,6 +265,11 @@ def box_muller_one_by_one(a, b):
     return tuple(np.array(points).T)
 
 
+def box_muller_by_waves(a, b):
+    r = np.sqrt(-2 * np.log(((a >> 8) + 1) / 2**24))
+    return [r * wave((b >> 8) * (np.pi * 2**-23)) for wave in (np.cos, np.sin)]
+
+
 OTHERWISE = {
     ("01", "sigmoid"): (
         sigmoid_by_masks,
@@ -373,9 +378,7 @@ OTHERWISE = {
     ("09", "box_muller"): (
         box_muller_complex,
         box_muller_one_by_one,
-        lambda a, b: [
-            np.sqrt(-2 * np.log(((a >> 8) + 1) / 2**24)) * wave((b >> 8) * (np.pi * 2**-23)) for wave in (np.cos, np.sin)
-        ],
+        box_muller_by_waves,
     ),
 }  # fmt: skip
 ANSWERS = [
