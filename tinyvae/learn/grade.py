@@ -108,7 +108,7 @@ def _where(function: Function, error: Exception) -> str:
     """The last line of the learner's own file that the error passed by, in words."""
     frames = traceback.extract_tb(error.__traceback__)
     code = getattr(getattr(function, "py_func", function), "__code__", None)
-    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename] or frames
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
     return f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
 
 
@@ -152,10 +152,26 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
         off = np.abs(a - b)
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
         if off[place] > tolerance * scale:
-            factor = _factor(a, b)
-            hint = f"; everywhere {factor:g} times too large" if factor is not None else ""
-            return f"{which} is {a[place]:.6g} at {place} where {b[place]:.6g} is right{hint}"
+            return f"{which} is {_told(a, b, place)}{_hint(a, b, off[place] / scale)}"
     return None
+
+
+def _told(a: np.ndarray, b: np.ndarray, place: tuple[int, ...]) -> str:
+    """Both numbers, with as many digits as it takes to see the difference."""
+    for digits in (6, 9, 12, 17):
+        mine, right = f"{a[place]:.{digits}g}", f"{b[place]:.{digits}g}"
+        if mine != right:
+            break
+    return f"{mine}{f' at {place}' if place else ''} where {right} is right"
+
+
+def _hint(a: np.ndarray, b: np.ndarray, off: float) -> str:
+    factor = _factor(a, b)
+    if factor is not None and f"{factor:g}" != "1":
+        return f"; everywhere {factor:g} times too large"
+    if a.dtype in (np.float32, np.float16) and off < 1e-2:
+        return f"; {a.dtype} has too few digits to judge it, compute in float64"
+    return ""
 
 
 def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
