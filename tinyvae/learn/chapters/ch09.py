@@ -127,6 +127,8 @@ CHAPTER = Chapter(
                         lambda sizes: _packed(sizes, lambda s: s)),
                 Mistake("64 numbers too many behind a tensor that ends on a multiple of 64 already",
                         lambda sizes: _packed(sizes, lambda s: (s // 64 + 1) * 64)),
+                Mistake("the sizes rounded up: each start is the sum of all those before it",
+                        lambda sizes: [0, *((s + 63) // 64 * 64 for s in sizes)]),
                 Mistake("sizes rounded down: the next tensor begins inside the one before",
                         lambda sizes: _packed(sizes, lambda s: s // 64 * 64)),
                 Mistake("starts on multiples of 64 bytes, which are 16 numbers of float32: 64 numbers are meant",
