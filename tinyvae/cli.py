@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
+from .config import LIKELIHOODS
 from .errors import TinyvaeError
 
 
@@ -103,7 +104,11 @@ def add_train(commands: Any) -> None:
     )
     option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1)")
     option("--warmup", type=integer, metavar="N", help="epochs over which that weight grows from 0 (default 0)")
-    option("--likelihood", metavar="NAME", help="bernoulli, gaussian or mse (default bernoulli)")
+    option("--cycles", type=integer, metavar="N", help="let that weight grow N times in the run, from 0 each time")
+    option("--cycle-share", type=number, metavar="R", help="share of a cycle in which it grows (default 0.5)")
+    option("--capacity", type=number, metavar="C", help="hold the KL at C nats: beta·|KL − C|, C grows over --warmup")
+    option("--free-bits", type=number, metavar="X", help="nats of each latent variable that cost nothing (default 0)")
+    option("--likelihood", metavar="NAME", help=f"{', '.join(LIKELIHOODS)} (default bernoulli)")
     option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
     option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
     option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
