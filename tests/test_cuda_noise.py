@@ -226,10 +226,10 @@ PLAYERS = [  # kind, base lr, warm-up, total, period, gamma, beta1, beta2, every
 ]
 
 
-@pytest.mark.parametrize("warmup", [0, 25])
-def test_tick_over_many_steps(warmup):
-    """Every schedule through warm-up, its course and beyond its end; more KL weights than a warp has threads."""
-    plan = np.array([7, 32, 0.7, warmup, *np.ravel(PLAYERS)])
+@pytest.mark.parametrize("head", [(0, 0, 0, 0), (25, 0, 0, 0.3), (7, 10, 0, 0), (25, 0, 12.5, 0)])
+def test_tick_over_many_steps(head):
+    """Every schedule to beyond its end; warm-up, cycles, a capacity; more KL weights than a warp has threads."""
+    plan = np.array([7, 32, 0.7, *head, *np.ravel(PLAYERS)])
     counters, rates = clock_at(step=0), np.zeros(len(PLAYERS) * RATES + 40)
     for step in range(1, 65):
         want = call_reference("tick", [plan, counters, rates])
@@ -241,5 +241,5 @@ def test_tick_over_many_steps(warmup):
 
 
 def test_tick_of_more_players_than_threads():
-    plan = np.array([7, 32, 0.7, 25, *np.ravel(PLAYERS * 7)])
+    plan = np.array([7, 32, 0.7, 25, 0, 0, 0, *np.ravel(PLAYERS * 7)])
     same_as_the_reference("tick", plan, clock_at(step=2**40), np.zeros(35 * RATES + 1), rtol=1e-15)

@@ -18,6 +18,9 @@ from tinyvae.clock import (
     COUNTERS,
     CURSOR,
     EPOCH,
+    KL_BETA,
+    KL_CAPACITY,
+    KL_FREE,
     LR,
     NORM,
     PLAN,
@@ -134,13 +137,14 @@ def test_beta_warms_up_linearly(device):
     start=st.integers(0, 10**6), per_epoch=st.integers(1, 1000), beta=st.floats(0, 10), warmup=st.integers(0, 2000),
     kinds=st.lists(st.sampled_from([CONSTANT, STEPWISE, COSINE]), min_size=1, max_size=3), lr=st.floats(1e-6, 1),
     lr_warmup=st.integers(0, 50), total=st.integers(1, 3000), period=st.integers(1, 100), gamma=st.floats(0.1, 1),
-    every=st.integers(1, 5), latent=st.integers(0, 3),
+    every=st.integers(1, 5), latent=st.integers(0, 3), cycle=st.integers(0, 3000),
+    capacity=st.sampled_from([0.0, 12.5]),
 )  # fmt: skip
 def test_tick_at_any_step(
-    device, start, per_epoch, beta, warmup, kinds, lr, lr_warmup, total, period, gamma, every, latent
+    device, start, per_epoch, beta, warmup, kinds, lr, lr_warmup, total, period, gamma, every, latent, cycle, capacity
 ):
     """Several players, each with its own schedule, moving every n steps."""
-    plan = [per_epoch, 16, beta, warmup]
+    plan = [per_epoch, 16, beta, warmup, cycle, capacity, 0.25]
     for player, kind in enumerate(kinds):
         plan += [kind, lr * (player + 1), lr_warmup, total, period, gamma, 0.9, 0.999, every + player]
     ((counters, rates),) = ticks(device, plan, latent, start=start)
@@ -157,8 +161,13 @@ def test_tick_at_any_step(
         assert block[LR] == pytest.approx(want, rel=1e-9, abs=1e-15)
         assert block[CORRECTION1] == pytest.approx(1 / (1 - 0.9**t), rel=1e-12)
         assert block[CORRECTION2] == pytest.approx(1 / (1 - 0.999**t), rel=1e-12)
-    want = beta * (min(1, step / warmup) if warmup else 1)
+    place = start % cycle + 1 if cycle else step
+    ramp = min(1, place / warmup) if warmup else 1
+    want = beta if capacity else beta * ramp
     assert rates[len(kinds) * RATES :] == pytest.approx(np.full(latent, want), rel=1e-14)
+    for player in range(len(kinds)):
+        block = rates[player * RATES : (player + 1) * RATES]
+        assert block[[KL_BETA, KL_CAPACITY, KL_FREE]] == pytest.approx([want, capacity * ramp, 0.25], rel=1e-14)
 
 
 def test_tick_leaves_norm_and_clip_alone(device):

@@ -18,7 +18,7 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"models"},
     {"zoo"},
     {"step", "checkpoint", "datasets"},
-    {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum"}
+    {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum", "explain"}
     | {"plots", "canvas", "charts", "bench", "learn"},
     {"run", "explore"},
     {"cli"},

@@ -9,8 +9,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "explore", "gradient_check", "kernels",
-    "layers", "learn", "models", "museum", "params", "plots", "run", "step", "training", "zoo",
+    "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "explain", "explore", "gradient_check",
+    "kernels", "layers", "learn", "models", "museum", "params", "plots", "run", "step", "training", "zoo",
 }  # fmt: skip
 
 _NAMES = {
@@ -18,6 +18,7 @@ _NAMES = {
     "AutoEncoder": "models",
     "Model": "models",
     "train": "training",
+    "explain_objective": "explain",
     "gradcheck": "gradient_check",
     "gradcheck_fn": "gradient_check",
     "save": "checkpoint",

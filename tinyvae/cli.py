@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
+from .config import LIKELIHOODS
 from .errors import TinyvaeError
 
 
@@ -76,6 +77,7 @@ def build_parser() -> Parser:
     check.add_argument("--device", default="numpy", help="numpy (default), numba or cuda")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
     add_bench(commands)
+    add_explain(commands)
     learn = commands.add_parser("learn", help="the tutorials' exercises: list them, set one up, have it graded")
     learn.add_argument("chapter", nargs="?", metavar="CHAPTER", help="number of a chapter; all are listed without")
     learn.add_argument("--check", action="store_true", help="grade the chapter's working file")
@@ -103,7 +105,11 @@ def add_train(commands: Any) -> None:
     )
     option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1)")
     option("--warmup", type=integer, metavar="N", help="epochs over which that weight grows from 0 (default 0)")
-    option("--likelihood", metavar="NAME", help="bernoulli, gaussian or mse (default bernoulli)")
+    option("--cycles", type=integer, metavar="N", help="let that weight grow N times in the run, from 0 each time")
+    option("--cycle-share", type=number, metavar="R", help="share of a cycle in which it grows (default 0.5)")
+    option("--capacity", type=number, metavar="C", help="hold the KL at C nats: beta·|KL − C|, C grows over --warmup")
+    option("--free-bits", type=number, metavar="X", help="nats of each latent variable that cost nothing (default 0)")
+    option("--likelihood", metavar="NAME", help=f"{', '.join(LIKELIHOODS)} (default bernoulli)")
     option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
     option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
     option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
@@ -156,6 +162,28 @@ def add_explore(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--count", type=integer, metavar="N", help="test images to show (default 1000, fewer of large ones)"
     )
+
+
+def add_explain(commands: Any) -> None:
+    """The options of `explain`."""
+    text = "what a VAE's loss means, however it is written: effective beta, implied sigma, nats and bits per pixel"
+    command = commands.add_parser("explain", help=text, description=text[0].upper() + text[1:] + ".")
+    option = command.add_argument
+    option("--recon", default="bce", metavar="NAME", help="bce, mse or rmse: the reconstruction error (default bce)")
+    option("--image-size", type=size, default=(28, 28), metavar="H[,W]", help="height and width (default 28)")
+    option("--channels", type=integer, default=1, metavar="C", help="channels of an image (default 1)")
+    option("--pixels", default="sum", metavar="HOW", help="sum or mean of the error over pixels (default sum)")
+    option("--batch", default="mean", metavar="HOW", help="sum or mean of the error over the batch (default mean)")
+    option("--recon-weight", type=number, default=1.0, metavar="W", help="weight of the error (default 1)")
+    option("--latents", default="sum", metavar="HOW", help="sum or mean of the KL over latents (default sum)")
+    option("--kl-batch", default="mean", metavar="HOW", help="sum or mean of the KL over the batch (default mean)")
+    option("--kl-weight", type=number, default=1.0, metavar="W", help="weight of the KL (default 1)")
+    option("--latent-dim", type=integer, metavar="N", help="latent variables, where the KL is averaged over them")
+    option("--batch-size", type=integer, metavar="N", help="images of a batch, where a term is summed over it")
+    option("--recon-value", type=number, metavar="X", help="the error as it is logged, without its weight")
+    option("--kl-value", type=number, metavar="X", help="the KL as it is logged, without its weight")
+    option("--rmse", type=number, metavar="X", help="the RMSE that is reached, for --recon rmse")
+    option("--pixel-range", type=number, default=1.0, metavar="R", help="2 for pixels in [-1, 1], 255 for bytes")
 
 
 def add_bench(commands: Any) -> None:
@@ -262,6 +290,14 @@ def gradcheck(options: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
+def explain(options: dict[str, Any]) -> None:
+    """tinyvae explain"""
+    from .explain import explain_objective
+
+    shape = (*options.pop("image_size"), options.pop("channels"))
+    print(explain_objective(options.pop("recon"), shape, **options))
+
+
 def bench(options: dict[str, Any]) -> None:
     """tinyvae bench"""
     if not (options["verify_only"] or options["cuda_code"] or options["device"] == "cuda"):
@@ -316,6 +352,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "explore": explore,
     "gradcheck": gradcheck,
     "bench": bench,
+    "explain": explain,
     "learn": learn,
     "info": info,
 }

@@ -13,13 +13,14 @@ import numpy as np
 STEP, EPOCH, CURSOR, ROW, SEED = range(5)
 COUNTERS = 5
 
-# rates, float64: one block of RATES per player, then the KL weights, one per latent dimension.
-LR, CORRECTION1, CORRECTION2, CLIP, NORM = range(5)
+# rates, float64: one block of RATES per player, then the KL weights, one per latent dimension. The last three of a
+# block are the KL's part of the objective at this step: weight, capacity (0 for none), free bits.
+LR, CORRECTION1, CORRECTION2, CLIP, NORM, KL_BETA, KL_CAPACITY, KL_FREE = range(8)
 RATES = 8
 
 # plan, float64, written once before training: a head, then one block of PLAN per player.
-STEPS_PER_EPOCH, BATCH_SIZE, BETA, BETA_WARMUP = range(4)
-PLAN_HEAD = 4
+STEPS_PER_EPOCH, BATCH_SIZE, BETA, BETA_WARMUP, BETA_CYCLE, CAPACITY, FREE_BITS = range(7)
+PLAN_HEAD = 7
 KIND, BASE_LR, LR_WARMUP, TOTAL, PERIOD, GAMMA, BETA1, BETA2, EVERY = range(9)
 PLAN = 9
 
@@ -39,10 +40,12 @@ class Stream(IntEnum):
 
 
 class Clock:
-    """`counters (5,)` uint64, `rates (8·players + latent,)` and `plan (4 + 9·players,)` float64.
+    """`counters (5,)` uint64, `rates (8·players + latent,)` and `plan (7 + 9·players,)` float64.
 
     Float64 whatever the model's dtype: like the counters they steer, they are not data.
     """
+
+    aimed = False  # whether the plan has a capacity or free bits: then each batch makes its own KL weights
 
     def __init__(self, device: Any, players: int, latent_dim: int, seed: int) -> None:
         self.device, self.players = device, players
@@ -88,3 +91,4 @@ class Clock:
     def set_plan(self, plan: np.ndarray) -> None:
         """Writes the whole plan; see `tick` for the meaning of each number."""
         self.device.put(plan.astype(np.float64), self.plan)
+        self.aimed = bool(plan[CAPACITY] > 0 or plan[FREE_BITS] > 0)

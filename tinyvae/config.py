@@ -11,6 +11,10 @@ from .errors import ConfigError
 
 DEFAULT_DEVICE = "numba"  # numpy is the meaning of every op, numba the same ops compiled
 BINARIZE = ("none", "static", "dynamic")
+LIKELIHOODS = (
+    "bernoulli", "continuous-bernoulli", "gaussian", "gaussian-scalar", "gaussian-pixel", "gaussian-optimal", "mse",
+    "rmse", "discretized-logistic", "categorical",
+)  # fmt: skip
 DTYPES = ("float32", "float64")
 PRECISIONS = ("fp32", "tf32")  # of products on a GPU
 OPTIMIZERS = ("adam", "sgd")
@@ -140,10 +144,14 @@ class ModelConfig:
 class TrainConfig:
     """What `train` does with a model and images. None means what the model's players bring.
 
-    warmup: epochs over which the KL weight grows linearly from 0 to beta. schedule: "constant"; "step", which divides
-    the learning rate by 10 after each third of the run; "cosine", which warms up over the first 5 % of the run and then
-    falls to 0. clip: largest global norm of a player's gradients, 0 for none. validation: images taken from the end of
-    a shuffled training set. early_stop: epochs without a better validation loss after which training ends, 0 for never.
+    warmup: epochs over which the KL weight grows linearly from 0 to beta. cycles: how often in the run it does so, each
+    time over the share cycle_share of the cycle (Fu et al. 2019); 0 for no cycles. capacity: the KL divergence in nats
+    that beta · |KL − capacity| holds the codes to; it grows over warmup instead of beta (Burgess et al. 2018); 0 for
+    none. free_bits: nats of each latent dimension, in the mean of a batch, that cost nothing (Kingma et al. 2016).
+    schedule: "constant"; "step", which divides the learning rate by 10 after each third of the run; "cosine", which
+    warms up over the first 5 % of the run and then falls to 0. clip: largest global norm of a player's gradients, 0 for
+    none. validation: images taken from the end of a shuffled training set. early_stop: epochs without a better
+    validation loss after which training ends, 0 for never.
     """
 
     epochs: int = 10
@@ -154,6 +162,10 @@ class TrainConfig:
     clip: float = 0.0
     beta: float = 1.0
     warmup: int = 0
+    cycles: int = 0
+    cycle_share: float = 0.5
+    capacity: float = 0.0
+    free_bits: float = 0.0
     binarize: str = "none"
     validation: int = 0
     early_stop: int = 0
@@ -171,12 +183,31 @@ class TrainConfig:
         require_number("clip", self.clip, 0, why=", the largest gradient norm; 0 clips nothing")
         require_number("beta", self.beta, 0, why=", the weight of the KL divergence")
         require_int("warmup", self.warmup, 0, ", in epochs")
+        require_int("cycles", self.cycles, 0, ", the number of warm-ups in the run")
+        require_number("cycle_share", self.cycle_share, 0, open_=True, why=", the share of a cycle that warms up")
+        require_number("capacity", self.capacity, 0, why=", the KL divergence to hold, in nats")
+        require_number("free_bits", self.free_bits, 0, why=", nats per latent dimension")
+        self._require_one_weight()
         require_choice("binarize", self.binarize, BINARIZE)
         require_int("validation", self.validation, 0, ", the number of images")
         require_int("early_stop", self.early_stop, 0, ", in epochs")
         require_int("save_every", self.save_every, 1, ", in epochs")
         if self.early_stop and not self.validation:
             raise ConfigError(f"early_stop={self.early_stop} needs validation images: add --validation 5000")
+
+    def _require_one_weight(self) -> None:
+        """The options that shape the KL weight must not contradict each other."""
+        if self.cycle_share > 1:
+            raise ConfigError(f"cycle_share={self.cycle_share!r} must be at most 1, the share of a cycle that warms up")
+        for name in ("warmup", "capacity"):
+            if self.cycles and getattr(self, name):
+                raise ConfigError(
+                    f"cycles={self.cycles} and {name}={getattr(self, name)!r} exclude each other; drop one"
+                )
+        if self.capacity and self.free_bits:
+            raise ConfigError(
+                f"capacity={self.capacity!r} and free_bits={self.free_bits!r} exclude each other; drop one"
+            )
 
 
 @dataclass(frozen=True)

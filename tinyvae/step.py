@@ -82,9 +82,13 @@ class OptimizerState:
 
 
 def make_plan(config: TrainConfig, optimizers: list[tuple[Optimizer, int]], per_epoch: int) -> np.ndarray:
-    """The clock's plan (4 + 9·players,): `tick` says what each number means. optimizers: (options, every_n_steps)."""
+    """The clock's plan (7 + 9·players,): `tick` says what each number means. optimizers: (options, every_n_steps)."""
     plan = np.zeros(PLAN_HEAD + PLAN * len(optimizers))
-    plan[:PLAN_HEAD] = per_epoch, config.batch_size, config.beta, config.warmup * per_epoch
+    cycle = -(-per_epoch * config.epochs // config.cycles) if config.cycles else 0
+    warm = config.cycle_share * cycle if cycle else config.warmup * per_epoch
+    plan[:PLAN_HEAD] = (
+        per_epoch, config.batch_size, config.beta, warm, cycle, config.capacity, config.free_bits
+    )  # fmt: skip
     for p, (optimizer, every) in enumerate(optimizers):
         total = -(-per_epoch * config.epochs // every)
         kind = SCHEDULES[config.schedule]
@@ -103,7 +107,7 @@ class Step:
         self.per_epoch = -(-feed.count // config.batch_size)
         optimizers = [make_optimizer(p.optimizer, config.optimizer, config.lr) for p in model.players]
         every = [p.every_n_steps for p in model.players]
-        model.clock.set_plan(make_plan(config, list(zip(optimizers, every, strict=True)), self.per_epoch))
+        model.aim(make_plan(config, list(zip(optimizers, every, strict=True)), self.per_epoch))
         self.optimizers = [
             OptimizerState(model, player, model.clock.player_rates(i), optimizers[i], config.clip)
             for i, player in enumerate(model.players)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
-from .clock import COUNTERS, SEED, STEP, Stream
+from .clock import COUNTERS, KL_BETA, SEED, STEP, Stream
 from .config import TrainConfig
 from .datasets import Dataset, as_dataset
 from .errors import ConfigError, DataError, TrainingError
@@ -48,6 +48,10 @@ def train(
     clip: float = 0.0,
     beta: float = 1.0,
     warmup: int = 0,
+    cycles: int = 0,
+    cycle_share: float = 0.5,
+    capacity: float = 0.0,
+    free_bits: float = 0.0,
     binarize: str = "none",
     validation: int = 0,
     early_stop: int = 0,
@@ -67,8 +71,8 @@ def train(
     at its end.
     """
     config = TrainConfig(
-        epochs, batch_size, lr, optimizer, schedule, clip, beta, warmup, binarize, validation, early_stop, save_every,
-        check_finite,
+        epochs, batch_size, lr, optimizer, schedule, clip, beta, warmup, cycles, cycle_share, capacity, free_bits,
+        binarize, validation, early_stop, save_every, check_finite,
     )  # fmt: skip
     data = as_dataset(images)
     return Trainer(model, data, config, None if out is None else Path(out), resume, progress).run()
@@ -159,7 +163,7 @@ class Trainer:
         if self.progress:
             print(describe(row, self.config.epochs), file=sys.stderr, flush=True)
         better = False
-        if "validation" in row and epoch > self.config.warmup:
+        if "validation" in row and epoch > self.config.warmup and self._at_full_weight():
             # before the KL weight has reached beta the losses of two epochs are not of one objective
             better = row["validation"]["loss"] < self.best
             self.best, self.since = (row["validation"]["loss"], 0) if better else (self.best, self.since + 1)
@@ -170,6 +174,11 @@ class Trainer:
             self._save(CHECKPOINT)
         if better:
             self._save(BEST)
+
+    def _at_full_weight(self) -> bool:
+        """Whether the KL weight stands at beta; with cycles it does not in the first part of each."""
+        rates = self.model.device.get(self.model.clock.player_rates(0))
+        return float(rates[KL_BETA]) == self.config.beta
 
     def _stopped_early(self) -> bool:
         return bool(self.config.early_stop) and self.since >= self.config.early_stop

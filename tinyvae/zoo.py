@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .config import DEFAULT_DEVICE, ModelConfig, require_choice
-from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape
+from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape, make_likelihood
 from .layers.layer import size_of
 from .models import VAE, AutoEncoder, Model
 
@@ -27,10 +27,15 @@ def dense_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Se
     return Sequential(Flatten(), *relu_layers(widths), Dense(widths[-1], n_out))
 
 
-def dense_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
-    """The encoder mirrored: `hidden` in reverse, then one output per pixel and channel."""
-    widths = [latent_dim, *reversed(hidden)]
-    return Sequential(*relu_layers(widths), Dense(widths[-1], size_of(image_shape)), Reshape(*image_shape))
+def dense_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int, per_channel: int = 1) -> Sequential:
+    """The encoder mirrored: `hidden` in reverse, then `per_channel` outputs per pixel and channel."""
+    widths, shape = [latent_dim, *reversed(hidden)], outputs_shape(image_shape, per_channel)
+    return Sequential(*relu_layers(widths), Dense(widths[-1], size_of(shape)), Reshape(*shape))
+
+
+def outputs_shape(image_shape: Shape, per_channel: int) -> Shape:
+    """The shape of a decoder's outputs: (H, W, C · per_channel)."""
+    return (*image_shape[:-1], image_shape[-1] * per_channel)
 
 
 def conv_stages(image_shape: Shape) -> list[Conv2d]:
@@ -55,15 +60,15 @@ def conv_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Seq
     return Sequential(*stages, *dense_encoder(stages[-1].out_shape, hidden, n_out).layers.values())
 
 
-def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
-    """The encoder mirrored: dense layers, then transposed convolutions back to the image."""
+def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int, per_channel: int = 1) -> Sequential:
+    """The encoder mirrored: dense layers, then transposed convolutions back to the image's pixels."""
     stages = conv_stages(image_shape)
     small = stages[-1].out_shape
     widths = [latent_dim, *reversed(hidden), size_of(small)]
     mirrored = [
         ConvTranspose2d(
-            s.c_out, s.c_in, s.kernel, (s.in_shapes[0][0], s.in_shapes[0][1]), s.stride, s.padding,
-            "identity" if s is stages[0] else "relu",
+            s.c_out, s.c_in * (per_channel if s is stages[0] else 1), s.kernel,
+            (s.in_shapes[0][0], s.in_shapes[0][1]), s.stride, s.padding, "identity" if s is stages[0] else "relu",
         )
         for s in reversed(stages)
     ]  # fmt: skip
@@ -76,7 +81,7 @@ class Entry:
 
     model: type[VAE] | type[AutoEncoder]
     encoder: Callable[[Shape, tuple[int, ...], int], Sequential]
-    decoder: Callable[[Shape, tuple[int, ...], int], Sequential]
+    decoder: Callable[..., Sequential]  # (image_shape, hidden, latent_dim, outputs per channel)
     hidden: tuple[int, ...]
     purpose: str
 
@@ -115,9 +120,10 @@ def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: st
     entry = ZOO[config.model]
     hidden = config.hidden or entry.hidden
     n_out = 2 * config.latent_dim if entry.model is VAE else config.latent_dim
+    likelihood = make_likelihood(config.likelihood, config.sigma)
     return entry.model(
         entry.encoder(config.image_shape, hidden, n_out),
-        entry.decoder(config.image_shape, hidden, config.latent_dim),
-        config.latent_dim, config.image_shape, config.likelihood, config.sigma,
+        entry.decoder(config.image_shape, hidden, config.latent_dim, likelihood.outputs_per_channel),
+        config.latent_dim, config.image_shape, likelihood, config.sigma,
         device, config.dtype, config.seed, config, precision,
     )  # fmt: skip

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..clock import CLIP, CORRECTION1, CORRECTION2, LR, PLAN, PLAN_HEAD, RATES
+from ..clock import CLIP, CORRECTION1, CORRECTION2, KL_BETA, KL_CAPACITY, KL_FREE, LR, PLAN, PLAN_HEAD, RATES
 from ..device import NumpyDevice, open_device
 from ..errors import TinyvaeError
 from ..kernels import IDENTITY, OPS, SIGMOID, SOFTPLUS, TANH
+from ..kernels.reference_objective import LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,6 +30,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # options and lengths beside thos
     "conv2d_grad_w": [{"no_grad_b": True}, {"add": 1}],
     "bernoulli_nll": [{"no_grad_logits": True}],
     "gaussian_nll": [{"no_grad_mean": True}, {"sigma": 1.3}],
+    "continuous_bernoulli_nll": [{"no_grad_logits": True}],
+    "gaussian_scalar_nll": [{"no_grad_mean": True, "no_grad_log_sigma": True}],
+    "gaussian_pixel_nll": [{"no_grad_outputs": True}],
+    "gaussian_optimal_nll": [{"no_grad_mean": True}],
+    "discretized_logistic_nll": [{"no_grad_outputs": True}],
+    "categorical_nll": [{"no_grad_logits": True}],
     "grad_norm": [{"max_norm": 0.0}, {"max_norm": 1e9}],
     "gather_binary": [{"dynamic": 0}],
 }
@@ -140,7 +147,7 @@ def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int 
 def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:
     """The numpy column on copies; {argument: array} of what it wrote."""
     copies = [np.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    getattr(kernels.reference, name)(*copies)
+    kernels.meaning_of(name)(*copies)
     return {arg.name: a for arg, a in zip(OPS[name].args, copies, strict=True) if arg.role in ("inout", "out")}
 
 
@@ -256,6 +263,65 @@ def _gaussian(a: dict[str, Any]) -> Arrays:
     }
 
 
+def _continuous_bernoulli(a: dict[str, Any]) -> Arrays:
+    """1 for each pixel: what is near 1 is taken the logarithm of, and the mean is a difference of what is."""
+    logits, x, scale = a["logits"], _repeat(a["x"], len(a["logits"])), np.abs(a["row_scale"])[:, None]
+    return {"nll": (1 + np.abs(logits) * (1 + x)).sum(1), "grad_logits": scale * (2 + x)}
+
+
+def _gaussian_scalar(a: dict[str, Any]) -> Arrays:
+    difference, log_sigma = np.abs(a["mean"] - _repeat(a["x"], len(a["mean"]))), a["log_sigma"][0]
+    scale, precision = np.abs(a["row_scale"])[:, None], np.exp(-2 * log_sigma)
+    return {
+        "nll": (difference**2 * precision / 2 + abs(log_sigma) + 0.5 * math.log(2 * math.pi)).sum(1),
+        "grad_mean": scale * difference * precision,
+        "grad_log_sigma": scale * (1 + difference**2 * precision).sum(1, keepdims=True),
+    }
+
+
+def _gaussian_pixel(a: dict[str, Any]) -> Arrays:
+    """What cancels where sigma is made from its output is of the size of the least sigma's logarithm."""
+    outputs, scale = a["outputs"], np.abs(a["row_scale"])[:, None]
+    size = np.abs(outputs[:, 0::2]) + _repeat(a["x"], len(outputs))
+    log_sigma = np.logaddexp(0, outputs[:, 1::2] - LEAST_LOG_SIGMA) + LEAST_LOG_SIGMA
+    wide = 1 + np.abs(outputs[:, 1::2]) - 2 * LEAST_LOG_SIGMA
+    squares = size**2 * np.exp(-2 * log_sigma) * wide
+    both = scale[..., None] * np.stack([size * np.exp(-2 * log_sigma) * wide, 1 + squares], axis=2)
+    return {"nll": (squares + wide).sum(1), "grad_outputs": both.reshape(outputs.shape)}
+
+
+def _gaussian_optimal(a: dict[str, Any]) -> Arrays:
+    mean, x = a["mean"], _repeat(a["x"], len(a["mean"]))
+    variance = np.maximum(((mean - x) ** 2).mean(1, keepdims=True), math.exp(2 * LEAST_LOG_SIGMA))
+    nll = mean.shape[1] * (2 + np.abs(np.log(variance[:, 0])) + 0.5 * math.log(2 * math.pi))
+    return {"nll": nll, "grad_mean": np.abs(a["row_scale"])[:, None] * (np.abs(mean) + x) / variance}
+
+
+def _discretized_logistic(a: dict[str, Any]) -> Arrays:
+    outputs, scale = a["outputs"], np.abs(a["row_scale"])[:, None]
+    log_scale = np.logaddexp(0, outputs[:, 1::2] - LEAST_LOG_SCALE) + LEAST_LOG_SCALE
+    wide, rate = 1 + np.abs(outputs[:, 1::2]) - 2 * LEAST_LOG_SCALE, np.exp(-log_scale)
+    size = wide * (1 + (np.abs(outputs[:, 0::2]) + _repeat(a["x"], len(outputs)) + 1 / LEVELS) * rate)
+    both = scale[..., None] * np.stack([size * rate, size], axis=2)
+    return {"nll": size.sum(1), "grad_outputs": both.reshape(outputs.shape)}
+
+
+def _categorical(a: dict[str, Any]) -> Arrays:
+    logits, scale = a["logits"].reshape(len(a["logits"]), -1, LEVELS), np.abs(a["row_scale"])[:, None]
+    size = 1 + 2 * np.abs(logits).max(2)
+    shares = np.exp(logits - np.logaddexp.reduce(logits, 2, keepdims=True)) * size[..., None]
+    shares = shares.reshape(len(logits), -1)
+    chosen = np.abs(call_reference("categorical_nll", list(a.values()))["grad_logits"])
+    return {"nll": (math.log(LEVELS) + size).sum(1), "grad_logits": scale * shares + (chosen if chosen.size else 0)}
+
+
+def _aimed_objective(a: dict[str, Any]) -> Arrays:
+    nll, kl, rates = np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0), a["rates"]
+    cost = rates[KL_BETA] * (kl.sum() + rates[KL_CAPACITY] + rates[KL_FREE] * len(kl))
+    metrics = np.array([nll + cost, nll, kl.sum()])
+    return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
+
+
 def _objective(a: dict[str, Any]) -> Arrays:
     nll, kl = np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0)
     metrics = np.array([nll + a["kl_weight"] @ kl, nll, kl.sum()])
@@ -300,7 +366,14 @@ TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
     "latent_grad": _latent_grad,
     "bernoulli_nll": _bernoulli,
     "gaussian_nll": _gaussian,
+    "continuous_bernoulli_nll": _continuous_bernoulli,
+    "gaussian_scalar_nll": _gaussian_scalar,
+    "gaussian_pixel_nll": _gaussian_pixel,
+    "gaussian_optimal_nll": _gaussian_optimal,
+    "discretized_logistic_nll": _discretized_logistic,
+    "categorical_nll": _categorical,
     "objective": _objective,
+    "aimed_objective": _aimed_objective,
     "adam": _adam,
     "sgd": _sgd,
     "tick": _tick,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU, TANH, output_size
+from ..kernels.reference_objective import LEVELS
 from .bench import Runner
 
 KINKED = (RELU, LEAKY_RELU, ELU)
@@ -208,8 +209,8 @@ def _kl_arrays(rng: np.random.Generator, size: int) -> Arrays:
     return _sample_arrays(rng, size)[:2]
 
 
-def nll_pair(name: str, op: str, options: tuple[float, ...]) -> Pair:
-    """nll (R,) with the gradient of the same pass; the cotangent is its row_scale."""
+def nll_pair(name: str, label: str, options: tuple[float, ...] = (), per_pixel: int = 1) -> Pair:
+    """nll (R,) with the gradient of the same pass, `label`; the cotangent is its row_scale. Some pixels are 0 and 1."""
 
     def make(run: Runner) -> tuple[Plain, Plain, None]:
         def forward(outputs: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -219,17 +220,42 @@ def nll_pair(name: str, op: str, options: tuple[float, ...]) -> Pair:
             return _score(outputs, x, grad_y)[1]
 
         def _score(outputs: np.ndarray, x: np.ndarray, row_scale: np.ndarray) -> Arrays:
-            R = len(outputs)
-            label = "grad_logits" if op == "bernoulli_nll" else "grad_mean"
-            return run(op, outputs, x, row_scale, *options, **{"nll": (R,), label: outputs.shape})
+            return run(name, outputs, x, row_scale, *options, **{"nll": (len(outputs),), label: outputs.shape})
 
         return forward, backward, None
 
     def arrays(rng: np.random.Generator, size: int) -> Arrays:
         B, R, P = ((1, 1, 1), (3, 3, 5), (2, 6, 7))[size]
-        return 2 * rng.standard_normal((R, P)), rng.uniform(0, 1, (B, P))
+        return 2 * rng.standard_normal((R, per_pixel * P)), pixels(rng, B, P)
 
-    return Pair(name, (op,), make, arrays, ("outputs",))
+    return Pair(name, (name,), make, arrays, ("outputs",))
+
+
+def pixels(rng: np.random.Generator, B: int, P: int) -> np.ndarray:
+    """Grey pixels (B, P), about a third of them 0 or 1."""
+    return np.clip(rng.uniform(-0.25, 1.25, (B, P)), 0, 1)
+
+
+def _gaussian_scalar(run: Runner) -> tuple[Plain, Plain, None]:
+    """nll of one sigma; its gradient is the sum of the rows' shares."""
+
+    def score(mean: np.ndarray, log_sigma: np.ndarray, x: np.ndarray, row_scale: np.ndarray) -> Arrays:
+        R, op = len(mean), "gaussian_scalar_nll"
+        return run(op, mean, x, row_scale, log_sigma, nll=(R,), grad_mean=mean.shape, grad_log_sigma=(R, 1))
+
+    def forward(mean: np.ndarray, log_sigma: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return score(mean, log_sigma, x, np.ones(len(mean)))[0]
+
+    def backward(grad_y: np.ndarray, mean: np.ndarray, log_sigma: np.ndarray, x: np.ndarray) -> Arrays:
+        _, grad_mean, shares = score(mean, log_sigma, x, grad_y)
+        return grad_mean, shares.sum(axis=0)
+
+    return forward, backward, None
+
+
+def _gaussian_scalar_arrays(rng: np.random.Generator, size: int) -> Arrays:
+    B, R, P = ((1, 1, 1), (3, 3, 5), (2, 6, 7))[size]
+    return rng.standard_normal((R, P)), 0.7 * rng.standard_normal(1), pixels(rng, B, P)
 
 
 def _scale_rows(run: Runner) -> tuple[Plain, Plain, None]:
@@ -250,6 +276,7 @@ def _scale_rows_arrays(rng: np.random.Generator, size: int) -> Arrays:
 
 
 CONV_OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w")
+_SCALAR = ("mean", "log_sigma")
 
 PAIRS: tuple[Pair, ...] = (
     *(activation_pair(name, act) for name, act in ACTIVATIONS.items()),
@@ -261,8 +288,14 @@ PAIRS: tuple[Pair, ...] = (
     Pair("conv2d transposed", (*CONV_OPS, "bias_grad"), _conv_transposed, _conv_transposed_arrays, ("x", "w", "b")),
     Pair("latent z", ("latent", "latent_grad"), _sample, _sample_arrays, ("z_mean", "z_log_sigma")),
     Pair("latent kl", ("latent", "latent_grad"), _kl, _kl_arrays, ("z_mean", "z_log_sigma")),
-    nll_pair("bernoulli_nll", "bernoulli_nll", ()),
-    nll_pair("gaussian_nll", "gaussian_nll", (0.7,)),
+    nll_pair("bernoulli_nll", "grad_logits"),
+    nll_pair("gaussian_nll", "grad_mean", (0.7,)),
+    nll_pair("continuous_bernoulli_nll", "grad_logits"),
+    Pair("gaussian_scalar_nll", ("gaussian_scalar_nll",), _gaussian_scalar, _gaussian_scalar_arrays, _SCALAR),
+    nll_pair("gaussian_pixel_nll", "grad_outputs", per_pixel=2),
+    nll_pair("gaussian_optimal_nll", "grad_mean"),
+    nll_pair("discretized_logistic_nll", "grad_outputs", per_pixel=2),
+    nll_pair("categorical_nll", "grad_logits", per_pixel=LEVELS),
     Pair("scale_rows", ("scale_rows",), _scale_rows, _scale_rows_arrays, ("grad",)),
 )
 

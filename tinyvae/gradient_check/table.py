@@ -10,26 +10,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import zoo
+from ..config import Adam, TrainConfig
 from ..device import open_device
-from ..kernels import ACTIVATIONS, OPS
+from ..kernels import ACTIVATIONS, LACKING, OPS
 from ..layers import (
     Activation,
     Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    DiscretizedLogistic,
     Flatten,
     Gaussian,
+    GaussianOptimal,
+    GaussianPixel,
+    GaussianScalar,
     Latent,
     Layer,
+    Likelihood,
     Reshape,
     Sequential,
     SiLU,
 )
+from ..step import make_plan
 from .bench import Runner
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
 from .meaning import MEANINGS, Meaning, MeaningError
+from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
 from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
 from .report import Failure, Report
@@ -172,6 +182,9 @@ def layer_cases() -> Iterator[LayerCase]:
     for samples in (1, 3):
         yield LayerCase(lambda: Bernoulli(), (5, 3, 2), 3, samples, ("bernoulli_nll", "scale_rows", "Likelihood"))
         yield LayerCase(lambda: Gaussian(0.3), (4, 3, 1), 2, samples, ("gaussian_nll", "scale_rows", "Likelihood"))
+        for kind, shape in KINDS:
+            places = (kind().op_name(), "scale_rows", "bias_grad", "Likelihood")
+            yield LayerCase(kind, shape, 2, samples, places)
     yield LayerCase(
         lambda: Sequential(Conv2d(1, 2, 3, 2, 1, "elu"), Flatten(), Dense(12, 5, "tanh"), SiLU(), Dense(5, 3)),
         (5, 4, 1), places=("Sequential", *DENSE_OPS, *CONV_OPS),
@@ -181,6 +194,17 @@ def layer_cases() -> Iterator[LayerCase]:
         (2, 3, 1), places=("Sequential", *DENSE_OPS, *LATENT_OPS),
     )  # fmt: skip
 
+
+KINDS: tuple[tuple[Callable[[], Likelihood], tuple[int, int, int]], ...] = (
+    (ContinuousBernoulli, (4, 3, 1)),
+    (GaussianScalar, (3, 2, 2)),
+    (GaussianPixel, (4, 3, 2)),
+    (GaussianOptimal, (5, 3, 1)),
+    (DiscretizedLogistic, (3, 4, 2)),
+    (Categorical, (2, 1, 1)),
+)
+AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
+"""Objectives whose KL weights follow from the batch."""
 
 TINY = {"ae": ((5, 7, 1), (9,)), "vae": ((5, 3, 3), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,))}
 """Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
@@ -206,14 +230,26 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
     return Check("model", f"{name} {image} {likelihood}, {size} size", places, run)
 
 
+def _of_aim(aim: str) -> Check:
+    def run(device: str, seed: int) -> Report:
+        model = zoo.build("vae", (5, 3, 1), 3, (4,), "bernoulli", 1.0, device, "float64", seed)
+        model.aim(make_plan(AIMS[aim], [(Adam(), 1)], 1))
+        model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
+        return gradcheck(model, batch=3, seed=seed)
+
+    places = ("Model", "aimed_objective", *DENSE_OPS, *LATENT_OPS, "bernoulli_nll")
+    return Check("model", f"vae (5, 3, 1) bernoulli, {aim}", places, run)
+
+
 def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[Check]:
     """Every check of these groups, in the order of the table."""
-    ops = [_of_pair(pair) for pair in PAIRS] + [_of_meaning("op", m) for m in OP_MEANINGS]
+    ops = [_of_pair(pair) for pair in PAIRS] + [_of_meaning("op", m) for m in (*OP_MEANINGS, AIM)]
     every = [
         *ops,
-        *(_of_meaning("meaning", m) for m in MEANINGS),
+        *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS)),
         *(case.check() for case in layer_cases()),
         *(_of_model(name, likelihood, True) for name in zoo.ZOO for likelihood in ("bernoulli", "gaussian")),
+        *(_of_aim(aim) for aim in AIMS),
         *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),
     ]
     return [check for check in every if check.group in groups]
@@ -241,6 +277,11 @@ def run_check(check: Check, device: str = "numpy", seed: int = 0) -> Line:
     return Line(check.group, check.name, text, ok, time.perf_counter() - start, failures)
 
 
+def possible(every: Iterable[Check], device: str) -> list[Check]:
+    """The checks of `every` that need no op that the device lacks."""
+    return [check for check in every if not set(check.places) & set(LACKING.get(device, ()))]
+
+
 def uncovered(every: Iterable[Check]) -> list[str]:
     """Ops of the table of contents that no check of the group "op" looks at."""
     seen = {place for check in every if check.group == "op" for place in check.places}
@@ -256,7 +297,7 @@ def check_all(
     """Runs every check; `progress` is given each line of the table as soon as it is known."""
     open_device(device)  # a device that is not there is one error, not a table full of them
     table, every = Table(device, seed), checks(groups)
-    for check in every:
+    for check in possible(every, device):
         table.lines.append(run_check(check, device, seed))
         if progress:
             progress(str(table.lines[-1]))

@@ -12,10 +12,11 @@ import numpy as np
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..config import require_precision
 from ..errors import KernelError
-from . import reference
+from . import reference, reference_objective
 from .first_calls import FirstCalls
 from .op import Arg, Op
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
+from .reference_objective import LEVELS
 from .scratch import (
     forward_room,
     image_grad_room,
@@ -166,6 +167,8 @@ _W = _in("w", "KH", "KW", "C", "F")
 _GEOMETRY = (_option("stride", "pair"), _option("padding", "pair"))
 _IMAGES = (_in("images", "N", "P", dtype="image", draw="bytes"), _in("order", "M", dtype="int64", draw="order"))
 
+_TARGETS = (_in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"))
+
 _TABLE = (
     Op("activate", (_in("x", "n"), _option("act", "act"), _out("y", "n")), _flat(act=ELU), _per("n", cost=4), 8),
     Op("act_grad", (_in("y", "n"), _option("act", "act"), _inout("grad", "n")), _flat(act=TANH), _per("n", cost=3), 8),
@@ -234,6 +237,39 @@ _TABLE = (
         _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=_rows_rule,
     ),
     Op(
+        "continuous_bernoulli_nll",
+        (_in("logits", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
+        _pixels(), _per("R", "P", cost=40), 16, ("P",), rule=_rows_rule,
+    ),
+    Op(
+        "gaussian_scalar_nll",
+        (_in("mean", "R", "P"), *_TARGETS, _in("log_sigma", "1"), _out("nll", "R"),
+         _out("grad_mean", "R", "P", optional=True), _out("grad_log_sigma", "R", "1", optional=True)),
+        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=_rows_rule,
+    ),
+    Op(
+        "gaussian_pixel_nll",
+        (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
+        _pixels(), _per("R", "P", cost=40), 24, ("P",), rule=_rows_rule,
+    ),
+    Op(
+        "gaussian_optimal_nll",
+        (_in("mean", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
+        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=_rows_rule,
+    ),
+    Op(
+        "discretized_logistic_nll",
+        (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
+        _pixels(), _per("R", "P", cost=80), 24, ("P",), rule=_rows_rule,
+    ),
+    Op(
+        "categorical_nll",
+        (_in("logits", "R", f"{LEVELS}*P"), *_TARGETS, _out("nll", "R"),
+         _out("grad_logits", "R", f"{LEVELS}*P", optional=True)),
+        _pixels() | {"model": {"B": 8, "R": 8, "P": 784}}, _per("R", "P", cost=12 * LEVELS), 16, ("P",),
+        rule=_rows_rule,
+    ),
+    Op(
         "scale_rows", (_in("row_weight", "R"), _inout("grad", "R", "P")),
         _examples({"R": 1, "P": 1}, {"R": 5, "P": 37}, {"R": 128, "P": 784}), _per("R", "P"), linear=True,
     ),
@@ -242,6 +278,12 @@ _TABLE = (
         (_in("nll", "R"), _in("kl", "B", "L"), _in("kl_weight", "L", dtype="float64", draw="unit"),
          _inout("sums", "4", dtype="float64"), _out("metrics", "3", dtype="float64")),
         _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=_rows_rule,
+    ),
+    Op(
+        "aimed_objective",
+        (_in("nll", "R"), _in("kl", "B", "L"), RATES_IN, _inout("sums", "4", dtype="float64"),
+         _out("kl_weight", "L", dtype="float64"), _out("metrics", "3", dtype="float64")),
+        _latent(), _per("B", "L", cost=3), 4, ("B", "L"), rule=_rows_rule,
     ),
     Op(
         "grad_norm",
@@ -263,7 +305,7 @@ _TABLE = (
         (_in("plan", "plan", dtype="float64", draw="plan"),
          _inout("counters", str(COUNTERS), dtype="uint64", draw="counters"),
          _inout("rates", "rates", dtype="float64", draw="positive")),
-        {label: {"plan": 13, "rates": 8 + latent} for label, latent in (("tiny", 0), ("ragged", 3), ("model", 20))},
+        {label: {"plan": 16, "rates": 8 + latent} for label, latent in (("tiny", 0), ("ragged", 3), ("model", 20))},
         lambda dims: 20.0, 4, rule=_tick_rule,
     ),
     Op(
@@ -295,6 +337,12 @@ _TABLE = (
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _TABLE}
+PAGES = (reference, reference_objective)  # where the ops' meanings stand, and their docstrings
+
+
+def meaning_of(name: str) -> Callable[..., None]:
+    """The op `name` in NumPy, from the page it stands on."""
+    return next(getattr(page, name) for page in PAGES if hasattr(page, name))
 
 
 class Kernels:
@@ -346,10 +394,16 @@ class _Later(Mapping[str, Callable[..., None]]):
 
 
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
-    "numpy": {name: getattr(reference, name) for name in OPS},
+    "numpy": {name: meaning_of(name) for name in OPS},
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
+LACKING: dict[str, tuple[str, ...]] = {  # ops that a device has no version of: a layer that asks for one is refused
+    "cuda": (
+        "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
+        "discretized_logistic_nll", "categorical_nll", "aimed_objective",
+    ),
+}  # fmt: skip
 TF32 = _Later(".cuda", "TF32_COLUMN")
 
 
@@ -365,6 +419,6 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 
 __all__ = [
-    "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LEAKY_RELU", "OPS", "RELU", "SIGMOID", "SOFTPLUS", "TANH",
-    "Arg", "Kernels", "Op", "load", "output_size",
+    "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LACKING", "LEAKY_RELU", "OPS", "PAGES", "RELU", "SIGMOID", "SOFTPLUS",
+    "TANH", "Arg", "Kernels", "Op", "load", "meaning_of", "output_size",
 ]  # fmt: skip

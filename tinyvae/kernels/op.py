@@ -41,7 +41,9 @@ DRAWS: dict[str, Draw] = {
     "bytes": lambda rng, shape: rng.integers(0, 256, shape),
     "order": lambda rng, shape: rng.integers(0, 3, shape),
     "counters": lambda rng, shape: np.array([3, 0, 1, 0, 0xC0FFEE1234567890], np.uint64),
-    "plan": lambda rng, shape: np.array([5, 32, 0.5, 10, 2, 1e-3, 2, 100, 10, 0.5, 0.9, 0.999, 2], np.float64),
+    "plan": lambda rng, shape: np.array(
+        [5, 32, 0.5, 10, 3, 25, 0.1, 2, 1e-3, 2, 100, 10, 0.5, 0.9, 0.999, 2], np.float64
+    ),
 }
 
 

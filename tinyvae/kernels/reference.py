@@ -11,7 +11,9 @@ from ..clock import (
     BETA,
     BETA1,
     BETA2,
+    BETA_CYCLE,
     BETA_WARMUP,
+    CAPACITY,
     CLIP,
     CORRECTION1,
     CORRECTION2,
@@ -19,8 +21,12 @@ from ..clock import (
     CURSOR,
     EPOCH,
     EVERY,
+    FREE_BITS,
     GAMMA,
     KIND,
+    KL_BETA,
+    KL_CAPACITY,
+    KL_FREE,
     LR,
     LR_WARMUP,
     NORM,
@@ -350,17 +356,21 @@ def tick(plan, counters, rates):
     """One step forward: counters, learning rates, Adam's corrections and KL weights of the step that follows.
 
     STEP ← STEP + 1, counted from 1; EPOCH = (STEP − 1) // steps_per_epoch; CURSOR = (STEP − 1) % steps_per_epoch · B.
-    KL weight: BETA · min(1, STEP / BETA_WARMUP). A player that moves every n steps is at its update
+    KL weight: BETA · ramp, ramp = min(1, STEP / BETA_WARMUP), begun anew every BETA_CYCLE steps (0: never). A CAPACITY
+    takes the ramp instead, and the weight is BETA throughout. A player that moves every n steps is at its update
     t = (STEP − 1) // n + 1; its corrections are 1 / (1 − βᵗ), its learning rate BASE_LR · min(1, t / LR_WARMUP) times
     1 (CONSTANT), GAMMA^((t − 1) // PERIOD) (STEPWISE) or ½ (1 + cos(π · done)) (COSINE), done = the share of the
     updates after warm-up that lie behind.
-    plan: (4 + 9·players,), rates: (8·players + latent,), float64. counters: (5,) uint64.
+    plan: (7 + 9·players,), rates: (8·players + latent,), float64. counters: (5,) uint64.
     """
     step = int(counters[STEP]) + 1
     per_epoch = int(plan[STEPS_PER_EPOCH])
     counters[STEP] = step
     counters[EPOCH] = (step - 1) // per_epoch
     counters[CURSOR] = (step - 1) % per_epoch * int(plan[BATCH_SIZE])
+    place = (step - 1) % int(plan[BETA_CYCLE]) + 1 if plan[BETA_CYCLE] > 0 else step
+    ramp = min(1.0, place / plan[BETA_WARMUP]) if plan[BETA_WARMUP] > 0 else 1.0
+    beta = plan[BETA] * (1.0 if plan[CAPACITY] > 0 else ramp)
     players = (plan.size - PLAN_HEAD) // PLAN
     for p in range(players):
         row, rate = plan[PLAN_HEAD + p * PLAN :][:PLAN], rates[p * RATES :][:RATES]
@@ -374,8 +384,8 @@ def tick(plan, counters, rates):
         rate[LR] = row[BASE_LR] * scale
         rate[CORRECTION1] = 1 / (1 - row[BETA1] ** t)
         rate[CORRECTION2] = 1 / (1 - row[BETA2] ** t)
-    beta_scale = min(1.0, step / plan[BETA_WARMUP]) if plan[BETA_WARMUP] > 0 else 1.0
-    rates[players * RATES :] = plan[BETA] * beta_scale
+        rate[KL_BETA], rate[KL_CAPACITY], rate[KL_FREE] = beta, plan[CAPACITY] * ramp, plan[FREE_BITS]
+    rates[players * RATES :] = beta
 
 
 # ---------------------------------------------------------------------------------------------- randomness

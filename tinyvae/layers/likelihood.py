@@ -15,6 +15,7 @@ class Likelihood(Layer):
     """nll[r] = −log p(x[r // k] | outputs[r]), normalising constants included, in nats.
 
     declare(outputs_shape, image_shape); forward(outputs (R, H, W, C'), x (B, H, W, C)) → nll (R,), R = B·samples.
+    C' = C · outputs_per_channel: channel c has outputs c·n … c·n + n − 1, n = outputs_per_channel, side by side.
     The same pass writes grad_outputs, each row times `row_scale (R,)`, 1/R unless it is changed: the loss is a mean.
     backward(None) returns it as it is; backward(grad_nll (R,)) multiplies the rows by grad_nll first. x gets none.
     """
@@ -25,7 +26,8 @@ class Likelihood(Layer):
         outputs, image = in_shapes
         expected = (*image[:-1], image[-1] * self.outputs_per_channel)
         if outputs != expected:
-            raise ShapeError(f"{self}: expected decoder outputs {expected} for images {image}, got {outputs}")
+            each = f", {self.outputs_per_channel} for each channel" if self.outputs_per_channel > 1 else ""
+            raise ShapeError(f"{self}: expected decoder outputs {expected}{each} for images {image}, got {outputs}")
         return ()
 
     def bind(self, site: Site) -> Twin:
@@ -118,19 +120,3 @@ class LikelihoodTwin(Twin):
         if grad_y is not None:
             self.scale_rows(grad_y, self.grad)
         return self.grad_outputs
-
-
-LIKELIHOODS = ("bernoulli", "gaussian", "mse")
-
-
-def make_likelihood(likelihood: str | Likelihood, sigma: float = 1.0) -> Likelihood:
-    """A likelihood from its name. "mse" is the Gaussian with sigma = 1, the name under which most people know it."""
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    if likelihood == "bernoulli":
-        return Bernoulli()
-    if likelihood == "gaussian":
-        return Gaussian(sigma)
-    if likelihood == "mse":
-        return Gaussian(1.0)
-    raise ConfigError(f"likelihood={likelihood!r} is not known; use one of {', '.join(map(repr, LIKELIHOODS))}")

@@ -52,7 +52,8 @@ class Model:
     """Parts on flat buffers, walked by the corridor: h = encoder(x); z = latent(h); outputs = decoder(z); nll.
 
     parts: {"encoder", "latent" (none in a deterministic model), "decoder", "likelihood"}, each one contiguous range.
-    loss = mean over rows of nll + Σ kl_weight · (mean over images of kl), nats per image.
+    loss = mean over rows of nll + Σ kl_weight · (mean over images of kl), nats per image; with free bits or a capacity
+    what `aimed_objective` makes of the KL divergences of each batch.
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
@@ -105,6 +106,12 @@ class Model:
             if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
                 raise ShapeError(f"encoder: expected outputs ({self.latent_dim},), the codes, got {shape}")
 
+    def aim(self, plan: np.ndarray) -> None:
+        """Gives the clock its plan. A KernelError where the plan's objective needs an op that this device lacks."""
+        self.clock.set_plan(plan)
+        if self.clock.aimed:
+            self.site("objective", 1, "train").op("aimed_objective")
+
     def site(self, part: str, rows: int, role: str, samples: int = 1) -> Site:
         """Where a part is bound: in training it writes gradients and advances with the clock; else neither."""
         train = role == "train"
@@ -138,7 +145,15 @@ class Model:
         z = twins["latent"].forward(h) if "latent" in twins else h
         outputs = twins["decoder"].forward(z)
         nll = twins["likelihood"].forward(outputs, batch.x)
-        self.kernels.objective(nll, batch.kl, batch.clock.kl_weight, batch.sums, batch.metrics)
+        self.objective(nll, batch)
+
+    def objective(self, nll: Any, batch: Batch) -> None:
+        """The batch's figures from nll and kl; with free bits or a capacity the weights of the KL's gradient too."""
+        weight, rates = batch.clock.kl_weight, self.clock.player_rates(0)
+        if self.clock.aimed and batch.kl.shape[1]:
+            self.kernels.aimed_objective(nll, batch.kl, rates, batch.sums, weight, batch.metrics)
+        else:
+            self.kernels.objective(nll, batch.kl, weight, batch.sums, batch.metrics)
 
     def loss_and_grad(self, player: Player, batch: Batch) -> None:
         """`loss`, and then back: fills the player's gradients. One player here, so every part moves."""

@@ -9,7 +9,7 @@ from typing import Any
 from numba import config
 
 from ...errors import KernelError
-from . import conv, dense, elementwise, noise, optimise
+from . import conv, dense, elementwise, likelihood, noise, optimise
 
 _FILES = {
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
@@ -17,6 +17,10 @@ _FILES = {
     elementwise: (
         "activate", "act_grad", "silu", "silu_grad", "latent", "latent_grad", "bernoulli_nll", "gaussian_nll",
         "scale_rows", "objective",
+    ),
+    likelihood: (
+        "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
+        "discretized_logistic_nll", "categorical_nll", "aimed_objective",
     ),
     noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     optimise: ("grad_norm", "adam", "sgd", "tick"),

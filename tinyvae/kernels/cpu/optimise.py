@@ -14,7 +14,9 @@ from ...clock import (
     BETA,
     BETA1,
     BETA2,
+    BETA_CYCLE,
     BETA_WARMUP,
+    CAPACITY,
     CLIP,
     CORRECTION1,
     CORRECTION2,
@@ -22,8 +24,12 @@ from ...clock import (
     CURSOR,
     EPOCH,
     EVERY,
+    FREE_BITS,
     GAMMA,
     KIND,
+    KL_BETA,
+    KL_CAPACITY,
+    KL_FREE,
     LR,
     LR_WARMUP,
     NORM,
@@ -155,10 +161,13 @@ def tick(plan, counters, rates):
     step, per_epoch = int(counters[STEP]) + 1, int(plan[STEPS_PER_EPOCH])
     counters[STEP], counters[EPOCH] = step, (step - 1) // per_epoch
     counters[CURSOR] = (step - 1) % per_epoch * int(plan[BATCH_SIZE])
+    place = (step - 1) % int(plan[BETA_CYCLE]) + 1 if plan[BETA_CYCLE] > 0 else step
+    ramp = min(1.0, place / plan[BETA_WARMUP]) if plan[BETA_WARMUP] > 0 else 1.0
+    beta = plan[BETA] * (1.0 if plan[CAPACITY] > 0 else ramp)
     players = (plan.size - PLAN_HEAD) // PLAN
     for p in range(players):
-        start = PLAN_HEAD + p * PLAN
-        _player_tick(plan[start : start + PLAN], step, rates[p * RATES : (p + 1) * RATES])
-    scale = min(1.0, step / plan[BETA_WARMUP]) if plan[BETA_WARMUP] > 0 else 1.0
+        start, rate = PLAN_HEAD + p * PLAN, rates[p * RATES : (p + 1) * RATES]
+        _player_tick(plan[start : start + PLAN], step, rate)
+        rate[KL_BETA], rate[KL_CAPACITY], rate[KL_FREE] = beta, plan[CAPACITY] * ramp, plan[FREE_BITS]
     for i in range(players * RATES, rates.size):
-        rates[i] = plan[BETA] * scale
+        rates[i] = beta

@@ -13,7 +13,9 @@ from ...clock import (
     BETA,
     BETA1,
     BETA2,
+    BETA_CYCLE,
     BETA_WARMUP,
+    CAPACITY,
     CLIP,
     CORRECTION1,
     CORRECTION2,
@@ -21,8 +23,12 @@ from ...clock import (
     CURSOR,
     EPOCH,
     EVERY,
+    FREE_BITS,
     GAMMA,
     KIND,
+    KL_BETA,
+    KL_CAPACITY,
+    KL_FREE,
     LR,
     LR_WARMUP,
     NORM,
@@ -207,15 +213,21 @@ def tick_kernel(plan, players, n, counters, rates):
         per_epoch = np.int64(plan[STEPS_PER_EPOCH])
         counters[STEP], counters[EPOCH] = step, (step - 1) // per_epoch
         counters[CURSOR] = (step - 1) % per_epoch * np.int64(plan[BATCH_SIZE])
+    warm, cycle, capacity, beta, place = plan[BETA_WARMUP], np.int64(plan[BETA_CYCLE]), plan[CAPACITY], plan[BETA], step
+    if cycle > 0:
+        place = (step - 1) % cycle + 1
+    ramp = place / warm if place < warm else 1.0
+    if capacity <= 0:
+        beta *= ramp
     p = thread
     while p < players:
         player_tick(plan, PLAN_HEAD + p * PLAN, step, rates, p * RATES)
+        rate = p * RATES
+        rates[rate + KL_BETA], rates[rate + KL_CAPACITY], rates[rate + KL_FREE] = beta, capacity * ramp, plan[FREE_BITS]
         p = np.uint32(p + np.uint32(ONE_WARP))
-    warm = plan[BETA_WARMUP]
-    weight = plan[BETA] * (step / warm if step < warm else 1.0)
     i = np.uint32(players * RATES + thread)
     while i < n:
-        rates[i] = weight
+        rates[i] = beta
         i = np.uint32(i + np.uint32(ONE_WARP))
 
 
