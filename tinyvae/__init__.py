@@ -14,6 +14,7 @@ _MODULES = {
 }  # fmt: skip
 
 _NAMES = {
+    "IWAE": "models",
     "VAE": "models",
     "AutoEncoder": "models",
     "Model": "models",

@@ -155,7 +155,7 @@ def evaluate_pass(model: Model, feed: Feed, batch_size: int = 256) -> dict[str, 
     for start in range(0, feed.count, batch_size):
         rows = min(batch_size, feed.count - start)
         batch = model.batch("evaluate", rows)
-        model.eval_clock.set(cursor=start, row=start)
+        model.eval_clock.set(cursor=start, row=start * batch.samples)
         feed.fill(batch)
         model.loss(batch)
     return model.figures(model.device.get(sums))

@@ -31,6 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # options and lengths beside thos
     "gaussian_nll": [{"no_grad_mean": True}, {"sigma": 1.3}],
     "grad_norm": [{"max_norm": 0.0}, {"max_norm": 1e9}],
     "gather_binary": [{"dynamic": 0}],
+    "importance_grad": [{"doubly": 1}],
 }
 
 
@@ -140,7 +141,7 @@ def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int 
 def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:
     """The numpy column on copies; {argument: array} of what it wrote."""
     copies = [np.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    getattr(kernels.reference, name)(*copies)
+    kernels.meaning(name)(*copies)
     return {arg.name: a for arg, a in zip(OPS[name].args, copies, strict=True) if arg.role in ("inout", "out")}
 
 
@@ -262,6 +263,32 @@ def _objective(a: dict[str, Any]) -> Arrays:
     return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
 
 
+def _importance_weights(a: dict[str, Any]) -> Arrays:
+    """A weight is as good as its logarithm is, whose terms are those of the bound."""
+    R, L, B = len(a["z"]), a["z"].shape[1], len(a["h"])
+    ratio = _repeat(np.abs(a["h"][:, L:]), R) + 0.5 * (a["eps"] ** 2 + a["z"] ** 2)
+    terms = np.abs(a["nll"]) + ratio @ a["kl_weight"]
+    largest = terms.reshape(B, -1).max(axis=1)
+    want = call_reference("importance_weights", list(a.values()))
+    return {"weight": want["weight"] * (1 + 2 * _repeat(largest, R)), "bound": 1 + largest}
+
+
+def _importance_grad(a: dict[str, Any]) -> Arrays:
+    B, L = len(a["h"]), a["h"].shape[1] // 2
+    eps, z, grad_z = (np.abs(a[name]).reshape(B, -1, L) for name in ("eps", "z", "grad_z"))
+    weight, sigma = a["weight"].reshape(B, -1, 1), np.exp(a["h"][:, None, L:])
+    share = weight / B * a["kl_weight"]
+    path, direct = grad_z + share * z, share.sum(1)
+    if a["doubly"]:
+        path, direct = (1 + a["kl_weight"] * (1 + weight)) * (path + share * eps / sigma), 0 * direct
+    return {"grad_h": np.hstack([path.sum(1), (path * eps * sigma).sum(1) + direct])}
+
+
+def _importance_objective(a: dict[str, Any]) -> Arrays:
+    metrics = np.array([np.abs(a["bound"]).mean(), np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0).sum()])
+    return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
+
+
 def _adam(a: dict[str, Any]) -> Arrays:
     rates = a["rates"]
     g = np.abs(a["grads"]) * rates[CLIP]
@@ -301,6 +328,9 @@ TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
     "bernoulli_nll": _bernoulli,
     "gaussian_nll": _gaussian,
     "objective": _objective,
+    "importance_weights": _importance_weights,
+    "importance_grad": _importance_grad,
+    "importance_objective": _importance_objective,
     "adam": _adam,
     "sgd": _sgd,
     "tick": _tick,

@@ -12,9 +12,9 @@ import numpy as np
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..config import require_precision
 from ..errors import KernelError
-from . import reference
+from . import reference, reference_layers, table_layers
 from .first_calls import FirstCalls
-from .op import Arg, Op
+from .op import Arg, Op, rows_rule
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .scratch import (
     forward_room,
@@ -76,12 +76,6 @@ def _conv_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | Non
         if expected < 1 or out != expected:
             name = ("height", "width")[axis]
             return f"{name} {size}, kernel {kernel}, stride {stride}, padding {padding} give {expected}, not {out}"
-    return None
-
-
-def _rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
-    if dims["B"] < 1 or dims["R"] % dims["B"]:
-        return f"the number of rows R = {dims['R']} must be a multiple of the number of images B = {dims['B']}"
     return None
 
 
@@ -213,25 +207,25 @@ _TABLE = (
     ),
     Op(
         "latent", (_in("h", "B", "2*L"), _in("eps", "R", "L"), _out("z", "R", "L"), _out("kl", "B", "L")),
-        _latent(), _per("R", "L", cost=10), 12, rule=_rows_rule,
+        _latent(), _per("R", "L", cost=10), 12, rule=rows_rule,
     ),
     Op(
         "latent_grad",
         (_in("h", "B", "2*L"), _in("eps", "R", "L"), _in("grad_z", "R", "L"),
          _in("kl_weight", "L", dtype="float64", draw="unit"), _out("grad_h", "B", "2*L")),
-        _latent(), _per("R", "L", cost=12), 12, rule=_rows_rule,
+        _latent(), _per("R", "L", cost=12), 12, rule=rows_rule,
     ),
     Op(
         "bernoulli_nll",
         (_in("logits", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=12), 12, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=12), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_nll",
         (_in("mean", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _option("sigma", "positive"), _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
-        _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=_rows_rule,
+        _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "scale_rows", (_in("row_weight", "R"), _inout("grad", "R", "P")),
@@ -241,7 +235,7 @@ _TABLE = (
         "objective",
         (_in("nll", "R"), _in("kl", "B", "L"), _in("kl_weight", "L", dtype="float64", draw="unit"),
          _inout("sums", "4", dtype="float64"), _out("metrics", "3", dtype="float64")),
-        _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=_rows_rule,
+        _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=rows_rule,
     ),
     Op(
         "grad_norm",
@@ -294,7 +288,13 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-OPS: dict[str, Op] = {op.name: op for op in _TABLE}
+OPS: dict[str, Op] = {op.name: op for op in (*_TABLE, *table_layers.TABLE)}
+PAGES = (reference, reference_layers)  # the modules that hold the meaning of the ops
+
+
+def meaning(name: str) -> Callable[..., None]:
+    """The op `name` in NumPy, from the page that has it."""
+    return next(getattr(page, name) for page in PAGES if hasattr(page, name))
 
 
 class Kernels:
@@ -346,7 +346,7 @@ class _Later(Mapping[str, Callable[..., None]]):
 
 
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
-    "numpy": {name: getattr(reference, name) for name in OPS},
+    "numpy": {name: meaning(name) for name in OPS},
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
@@ -366,5 +366,5 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 __all__ = [
     "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LEAKY_RELU", "OPS", "RELU", "SIGMOID", "SOFTPLUS", "TANH",
-    "Arg", "Kernels", "Op", "load", "output_size",
+    "Arg", "Kernels", "Op", "load", "meaning", "output_size",
 ]  # fmt: skip

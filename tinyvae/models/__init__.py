@@ -2,7 +2,8 @@
 They know parts and players; not data sets, epochs or files."""
 
 from .ae import AutoEncoder
+from .iwae import IWAE
 from .model import Batch, Model, Player
 from .vae import VAE
 
-__all__ = ["VAE", "AutoEncoder", "Batch", "Model", "Player"]
+__all__ = ["IWAE", "VAE", "AutoEncoder", "Batch", "Model", "Player"]

@@ -42,10 +42,12 @@ class Player:
 class Batch:
     """The twins of every part for one role and row count, and the buffers that a walk through them fills."""
 
-    def __init__(self, x: Any, twins: dict[str, Any], kl: Any, clock: Clock, sums: Any, metrics: Any) -> None:
+    def __init__(
+        self, x: Any, twins: dict[str, Any], kl: Any, clock: Clock, sums: Any, metrics: Any, samples: int = 1
+    ) -> None:
         self.x, self.twins, self.kl, self.clock = x, twins, kl, clock
         self.sums, self.metrics = sums, metrics
-        self.rows = x.shape[0]
+        self.rows, self.samples = x.shape[0], samples
 
 
 class Model:
@@ -56,6 +58,7 @@ class Model:
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
+    samples = 1  # draws of z per image, unless `batch` is asked for more
 
     def __init__(
         self,
@@ -99,11 +102,15 @@ class Model:
         shape: Shape = self.image_shape
         for name, part in self.parts.items():
             try:
-                shape = part.declare(shape, self.image_shape) if name == "likelihood" else part.declare(shape)
+                shape = part.declare(shape, *self.beside(name))
             except ShapeError as error:
                 raise error.within(name) from None
             if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
                 raise ShapeError(f"encoder: expected outputs ({self.latent_dim},), the codes, got {shape}")
+
+    def beside(self, part: str) -> tuple[Shape, ...]:
+        """The shapes of what a part takes beside the output of the part before it."""
+        return (self.image_shape,) if part == "likelihood" else ()
 
     def site(self, part: str, rows: int, role: str, samples: int = 1) -> Site:
         """Where a part is bound: in training it writes gradients and advances with the clock; else neither."""
@@ -113,8 +120,12 @@ class Model:
             need_grad_x=train and part != "encoder", weight_grad="write" if train else "skip",
         )  # fmt: skip
 
-    def batch(self, role: str, rows: int, samples: int = 1) -> Batch:
-        """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again."""
+    def batch(self, role: str, rows: int, samples: int = 0) -> Batch:
+        """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again.
+
+        samples: draws of z per image, 0 for as many as the model takes in training.
+        """
+        samples = samples or self.samples
         key = (role, rows, samples)
         if key not in self._batches:
             twins: dict[str, Any] = {}
@@ -126,17 +137,25 @@ class Model:
             x = self.device.empty((rows, *self.image_shape), self.dtype)
             clock = self.clock if role == "train" else self.eval_clock
             metrics = self.device.put(np.zeros(3))
-            self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics)
+            self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics, samples)
         return self._batches[key]
 
     # ------------------------------------------------------------------------------------------ the corridor
 
+    def encoded(self, batch: Batch) -> Any:
+        """The encoder's output for the batch's images."""
+        return batch.twins["encoder"].forward(batch.x)
+
+    def decoded(self, batch: Batch, z: Any) -> Any:
+        """The decoder's output for the batch's codes."""
+        return batch.twins["decoder"].forward(z)
+
     def loss(self, batch: Batch) -> None:
         """Forward: fills nll, kl and `batch.metrics` = [loss, recon, kl], and adds to the running sums."""
         twins = batch.twins
-        h = twins["encoder"].forward(batch.x)
+        h = self.encoded(batch)
         z = twins["latent"].forward(h) if "latent" in twins else h
-        outputs = twins["decoder"].forward(z)
+        outputs = self.decoded(batch, z)
         nll = twins["likelihood"].forward(outputs, batch.x)
         self.kernels.objective(nll, batch.kl, batch.clock.kl_weight, batch.sums, batch.metrics)
 
@@ -149,6 +168,15 @@ class Model:
         if "latent" in twins:
             grad = twins["latent"].backward(grad)  # pathwise and KL gradients join here
         twins["encoder"].backward(grad)
+
+    def frozen(self, batch: Batch) -> Any:
+        """What an estimator that is no derivative of its loss holds constant, as it stands now; for the checker."""
+        return None
+
+    def surrogate(self, batch: Batch, frozen: Any) -> float:
+        """A function whose derivative `loss_and_grad` gives: the loss, unless something is held constant."""
+        self.loss(batch)
+        return float(self.device.get(batch.metrics)[0])
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """The log's figures from running sums Σ B·[loss, recon, kl, 1]: means over the images."""

@@ -9,7 +9,7 @@ from typing import Any
 from numba import config
 
 from ...errors import KernelError
-from . import conv, dense, elementwise, noise, optimise
+from . import conv, dense, elementwise, importance, noise, optimise
 
 _FILES = {
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
@@ -18,6 +18,7 @@ _FILES = {
         "activate", "act_grad", "silu", "silu_grad", "latent", "latent_grad", "bernoulli_nll", "gaussian_nll",
         "scale_rows", "objective",
     ),
+    importance: ("importance_weights", "importance_grad", "importance_objective"),
     noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     optimise: ("grad_norm", "adam", "sgd", "tick"),
 }  # fmt: skip
