@@ -4,12 +4,16 @@ They know ops and each other's shapes; not models, losses or training."""
 from .conv import Conv2d, ConvTranspose2d
 from .dense import Activation, Dense, SiLU
 from .importance import ImportanceLatent
+from .joining import Residual, Upsample, WithLabel
 from .latent import Latent
 from .layer import Layer, Sequential, Shape, Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood, make_likelihood
+from .noise import Corrupt, Dropout
+from .normalise import BatchNorm, LayerNorm
 from .reshape import Flatten, Reshape
 
 __all__ = [
-    "Activation", "Bernoulli", "Conv2d", "ConvTranspose2d", "Dense", "Flatten", "Gaussian", "ImportanceLatent", "Latent",
-    "Layer", "Likelihood", "Reshape", "Sequential", "Shape", "SiLU", "Site", "Twin", "make_likelihood",
+    "Activation", "BatchNorm", "Bernoulli", "Conv2d", "ConvTranspose2d", "Corrupt", "Dense", "Dropout", "Flatten",
+    "Gaussian", "ImportanceLatent", "Latent", "Layer", "LayerNorm", "Likelihood", "Reshape", "Residual", "Sequential",
+    "Shape", "SiLU", "Site", "Twin", "Upsample", "WithLabel", "make_likelihood",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from numba import config
 
 from ...errors import KernelError
-from . import conv, dense, elementwise, importance, noise, optimise
+from . import conv, dense, elementwise, importance, joining, noise, normalise, optimise
 
 _FILES = {
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
@@ -19,6 +19,11 @@ _FILES = {
         "scale_rows", "objective",
     ),
     importance: ("importance_weights", "importance_grad", "importance_objective"),
+    normalise: ("batch_norm", "batch_norm_frozen", "batch_norm_grad", "layer_norm", "layer_norm_grad"),
+    joining: (
+        "dropout", "add_noise", "add", "concat_label", "concat_label_grad", "gather_labels", "upsample",
+        "upsample_grad",
+    ),
     noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     optimise: ("grad_norm", "adam", "sgd", "tick"),
 }  # fmt: skip
