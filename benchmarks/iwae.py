@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,9 @@ def build(name: str, mean_image: Any) -> Any:
     def dense(n_in: int, n_out: int, act: str = "identity") -> Dense:
         return Dense(n_in, n_out, act, init="glorot")
 
-    encoder = Sequential(Flatten(), dense(784, HIDDEN, "tanh"), dense(HIDDEN, HIDDEN, "tanh"), dense(HIDDEN, 2 * LATENT))
+    encoder = Sequential(
+        Flatten(), dense(784, HIDDEN, "tanh"), dense(HIDDEN, HIDDEN, "tanh"), dense(HIDDEN, 2 * LATENT)
+    )
     decoder = Sequential(
         dense(LATENT, HIDDEN, "tanh"), dense(HIDDEN, HIDDEN, "tanh"), dense(HIDDEN, 784), Reshape(28, 28, 1)
     )
@@ -153,8 +154,8 @@ def report(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Nats per image, {found['models']['vae']['images']:,} test images, binarised once; ± is the standard error over "
-        f"images, the same images for both. Times are of one thread's CPU, {found['machine']}.",
+        f"Nats per image, {found['models']['vae']['images']:,} test images, binarised once, the same for both; ± is the "
+        f"standard error over images. Times are of one thread's CPU, {found['machine']}.",
         "",
         f"`{found['command']}`",
         "",
@@ -169,7 +170,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=5, choices=range(1, STAGES + 1), help="of 8 (default 5)")
     parser.add_argument("--samples", type=int, default=NLL_SAMPLES, help="importance samples (default 5000)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the arithmetic (default 1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go (default benchmarks/results)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
     options = parser.parse_args()
     from tinyvae.cli import set_threads
 

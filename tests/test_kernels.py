@@ -28,7 +28,7 @@ from tinyvae.bench.verify import (
 from tinyvae.clock import COUNTERS, CURSOR, ROW, SEED, STEP
 from tinyvae.device import open_device
 from tinyvae.errors import KernelError
-from tinyvae.kernels import ACTIVATIONS, IDENTITY, OPS, RELU, output_size, reference
+from tinyvae.kernels import ACTIVATIONS, IDENTITY, OPS, RELU, output_size
 from tinyvae.kernels.op import FLOATS
 
 CASES = [pytest.param(name, label, id=f"{name}-{label}") for name, label in cases()]

@@ -198,6 +198,8 @@ class ModelSubject(Subject):
         self.rows_of: Batch = model.batch("train", rows)
         self.x = self.rng.uniform(0, 1, (rows, *model.image_shape))
         model.device.put(self.x, self.rows_of.x)
+        if model.classes:
+            model.device.put(np.eye(model.classes)[self.rng.integers(0, model.classes, rows)], self.rows_of.labels)
         self.state = model.device.get(model.table.state)
         self.frozen = model.frozen(self.rows_of)
         span = model.table.range_of(player.parts)

@@ -90,8 +90,8 @@ def dropout(x, counters, stream, rate, scale, y):
     """y = scale · x where a uniform number is at least `rate`, else 0: each number is left out with probability `rate`.
 
     The uniform at the same place of (SEED, STEP, stream) is always the same one, so the gradient is this op on grad_y
-    and no mask is kept. Srivastava et al. 2014, section 4, with scale = 1 / (1 − rate) instead of smaller weights later;
-    Vincent et al. 2008, section 2.3, with scale = 1. x, y: (R, width). counters: (5,) uint64.
+    and no mask is kept. Srivastava et al. 2014, section 4, with scale = 1 / (1 − rate) instead of smaller weights
+    later; Vincent et al. 2008, section 2.3, with scale = 1. x, y: (R, width). counters: (5,) uint64.
     """
     bits = _bits(_row_starts(counters, y), y.shape[1], counters[STEP], stream, counters[SEED])
     y[...] = np.where((bits >> np.uint64(8)) * 2.0**-24 >= rate, x * x.dtype.type(scale), 0)
@@ -163,8 +163,8 @@ def importance_weights(h, eps, z, nll, kl_weight, weight, bound):
     """The normalised importance weights of an image's k draws, and log 1/k Σ_k w_k, the bound they give together.
 
     log w = −nll + Σ_latent kl_weight · (log p(z) − log q(z|x)), and log p(z) − log q(z|x) = z_log_sigma + ½ eps² − ½ z²
-    in each dimension, as z = z_mean + exp(z_log_sigma) · eps. weight = w / Σ_k w. Burda et al. 2015, equations 8 and 14,
-    with kl_weight = 1. In float64 whatever the arrays are: a weight is the exponential of a difference of large numbers.
+    in each dimension, as z = z_mean + exp(z_log_sigma) · eps. weight = w / Σ_k w. Burda et al. 2015, equations 8 and
+    14, with kl_weight = 1. In float64 whatever the arrays are: a weight is the exp of a difference of large numbers.
     h: (B, 2·latent). eps, z: (R, latent), R = B·k, row r of image r // k. nll, weight: (R,). kl_weight: (latent,)
     float64. bound: (B,), nats.
     """

@@ -74,7 +74,7 @@ class WithLabel(Layer):
     """y = f([x | label]): the label's one-hot vector stands behind each row of x, flattened, at the entrance of f.
 
     x: (R, …), N numbers per row. label: (B, classes), row r of x belongs to label r // k, k = R / B. f takes
-    (N + classes,). grad_x = the first N columns of f's grad_x; a label has no gradient. Sohn, Lee & Yan 2015, section 4.
+    (N + classes,). grad_x = the first N columns of f's grad_x; a label has no gradient. Sohn et al. 2015, section 4.
     """
 
     def __init__(self, inner: Layer) -> None:

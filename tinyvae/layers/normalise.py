@@ -88,7 +88,7 @@ class BatchNormTwin(NormTwin):
 
     def backward(self, grad_y: Any) -> Any:
         if not self.train:
-            raise KernelError(f"layer {self.path!r}: BatchNorm has no backward pass in evaluation; bind it for training")
+            raise KernelError(f"layer {self.path!r}: BatchNorm goes only forward in evaluation; bind it for training")
         self.batch_norm_grad(
             self.x, self.mean, self.rstd, self.gamma, grad_y.reshape(self.flat), self.add, *self.grads, self.grad_rows
         )

@@ -75,7 +75,7 @@ class IWAE(VAE):
     # ------------------------------------------------------------------------------------------ for the checker
 
     def frozen(self, batch: Batch) -> tuple[np.ndarray, ...] | None:
-        """What the doubly reparameterised gradient holds constant: h inside log q(z|x), z where paths begin, weights."""
+        """What the doubly reparameterised gradient holds constant: h in log q(z|x), z where paths begin, weights."""
         if not self.doubly:
             return None  # the plain estimate is the derivative of the loss for given eps
         self.loss(batch)

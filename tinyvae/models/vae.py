@@ -49,7 +49,7 @@ class VAE(Model):
         """The layer that draws z."""
         return Latent(latent_dim)
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """z_mean and z_log_sigma, (N, latent) each. x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]."""
-        h = self._apply("encoder", self.as_images(x))
+        h, _ = super().encode(x, labels)
         return h[:, : self.latent_dim].copy(), h[:, self.latent_dim :].copy()
