@@ -14,8 +14,12 @@ _MODULES = {
 }  # fmt: skip
 
 _NAMES = {
+    "CVAE": "models",
+    "IWAE": "models",
     "VAE": "models",
     "AutoEncoder": "models",
+    "BetaVAE": "models",
+    "DenoisingAutoEncoder": "models",
     "Model": "models",
     "train": "training",
     "explain_objective": "explain",

@@ -373,10 +373,8 @@ def _build(
 def _require_plausible(config: ModelConfig, size: int) -> None:
     """A ValueError where a part has more parameters than the file holds numbers. Layers hold no arrays, so they can
     be declared before anything is allocated."""
-    entry = zoo.ZOO[config.model]
-    for make in (entry.encoder, entry.decoder):
-        part = make(config.image_shape, config.hidden or entry.hidden, config.latent_dim)
-        part.declare(config.image_shape if make is entry.encoder else (config.latent_dim,))
+    for part, shape in zip(zoo.parts_of(config), (config.image_shape, (config.latent_dim,)), strict=True):
+        part.declare(shape, *zoo.labels_of(config))
         needed = sum(int(np.prod(t.shape)) for _, leaf in part.walk("") for t in leaf.tensors)
         if needed > size:
             raise ValueError(f"{needed:,} parameters, but the file holds {size:,} numbers")

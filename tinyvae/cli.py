@@ -94,7 +94,7 @@ def add_train(commands: Any) -> None:
         "train", help=text, description=text[0].upper() + text[1:] + ".", argument_default=argparse.SUPPRESS
     )
     option = train.add_argument
-    option("--model", metavar="NAME", help="ae, vae, conv-ae or conv-vae (default vae)")
+    option("--model", metavar="NAME", help="ae, dae, vae, beta-vae, cvae, iwae, conv-ae or conv-vae (default vae)")
     option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
     option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
     option("--epochs", type=integer, metavar="N", help="passes over the training images (default 10)")
@@ -103,7 +103,7 @@ def add_train(commands: Any) -> None:
     option(
         "--hidden", type=integers, metavar="N[,N…]", help="widths of the hidden dense layers (default 400; conv 256)"
     )
-    option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1)")
+    option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1; beta-vae 4)")
     option("--warmup", type=integer, metavar="N", help="epochs over which that weight grows from 0 (default 0)")
     option("--cycles", type=integer, metavar="N", help="let that weight grow N times in the run, from 0 each time")
     option("--cycle-share", type=number, metavar="R", help="share of a cycle in which it grows (default 0.5)")
@@ -111,6 +111,10 @@ def add_train(commands: Any) -> None:
     option("--free-bits", type=number, metavar="X", help="nats of each latent variable that cost nothing (default 0)")
     option("--likelihood", metavar="NAME", help=f"{', '.join(LIKELIHOODS)} (default bernoulli)")
     option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
+    option("--samples-per-image", dest="samples", type=integer, metavar="K", help="draws of z, iwae only (default 5)")
+    option("--doubly", action="store_true", help="iwae's doubly reparameterised gradient")
+    option("--noise", metavar="NAME", help="what dae undoes: masking or gaussian (default masking)")
+    option("--noise-amount", type=number, metavar="X", help="share of pixels masked, or the sigma (default 0.25)")
     option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
     option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
     option("--lr", type=number, metavar="X", help="learning rate (default 0.001)")

@@ -113,7 +113,12 @@ def make_optimizer(default: Optimizer, name: str | None, lr: float | None) -> Op
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What `zoo.build` needs to make the same model again. hidden: () means the builder's own default."""
+    """What `zoo.build` needs to make the same model again. hidden: () means the builder's own default.
+
+    The last ones are for some models only: samples, draws of z per image, and doubly, the doubly reparameterised
+    gradient, for iwae; noise ("masking" or "gaussian") and noise_amount for dae; classes, the number of labels, for
+    cvae.
+    """
 
     model: str = "vae"
     image_shape: tuple[int, int, int] = (28, 28, 1)
@@ -123,6 +128,11 @@ class ModelConfig:
     sigma: float = 1.0
     dtype: str = "float32"
     seed: int = 0
+    samples: int = 5
+    doubly: bool = False
+    noise: str = "masking"
+    noise_amount: float = 0.25
+    classes: int = 10
 
     def __post_init__(self) -> None:
         for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):
@@ -138,6 +148,8 @@ class ModelConfig:
         require_number("sigma", self.sigma, 0, open_=True)
         require_choice("dtype", self.dtype, DTYPES)
         require_seed(self.seed)
+        require_int("samples", self.samples, 1, ", the draws of z per image")
+        require_int("classes", self.classes, 1, ", the number of labels")
 
 
 @dataclass(frozen=True)

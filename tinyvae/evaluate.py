@@ -188,7 +188,7 @@ def importance_sampling(
     Draw k of image n is the same for every K ≥ k and every batch size (up to rounding): noise is addressed by place.
     """
     require_int("samples", samples, 1, ", the number of importance samples")
-    if type(model.parts.get("latent")) is not Latent:
+    if not isinstance(model.parts.get("latent"), Latent):
         raise ConfigError(
             f"{type(model).__name__} has no Gaussian q(z|x) to draw importance samples from; use samples=0"
         )

@@ -54,23 +54,25 @@ def contact_sheet(
     return sheet([Block(mosaic(rows_of_images), "", row_labels, column_labels)], path, title)
 
 
-def reconstructions(model: Model, images: np.ndarray, path: PathLike, n: int = 20, columns: int = 10) -> Path:
-    """The first n images, each above its reconstruction decode(z_mean)."""
+def reconstructions(
+    model: Model, images: np.ndarray, path: PathLike, n: int = 20, columns: int = 10, labels: np.ndarray | None = None
+) -> Path:
+    """The first n images, each above its reconstruction decode(z_mean). labels: theirs, for a conditional model."""
     require_int("n", n, 1, ", the number of images")
     require_int("columns", columns, 1)
     x = model.as_images(images[:n])
     if not len(x):
         raise DataError("images holds no image to reconstruct; pass at least one")
-    again = model.reconstruct(x)
-    rows, labels, gaps = [], [], []
+    again = model.reconstruct(x, None if labels is None else labels[:n])
+    rows, captions, gaps = [], [], []
     for start in range(0, len(x), columns):
         rows += [x[start : start + columns], again[start : start + columns]]
-        labels += ["original", "reconstruction"]
+        captions += ["original", "reconstruction"]
         gaps += [WIDE_GAP if start else 0, 2]
     error = np.sqrt(np.square(x - again, dtype=np.float64).mean())
     on = "this image" if len(x) == 1 else f"these {len(x)} images"
     note = f"{describe(model)} · RMSE {error:.3f} on {on}, pixels from 0 to 1"
-    return sheet([Block(mosaic(rows, gaps), labels=labels)], path, "Reconstructions", note)
+    return sheet([Block(mosaic(rows, gaps), labels=captions)], path, "Reconstructions", note)
 
 
 def samples(model: Model, path: PathLike, n: int = 64, seed: int | None = None, prior: Prior | None = None) -> Path:

@@ -16,13 +16,13 @@ from . import __version__, checkpoint, datasets, plots, zoo
 from .config import THREAD_VARIABLES, ModelConfig, RunConfig, TrainConfig
 from .datasets import Dataset
 from .device import DEVICES, open_device
-from .errors import CheckpointError, ConfigError, DeviceError
+from .errors import CheckpointError, ConfigError, DataError, DeviceError
 from .evaluate import fit_prior
 from .models import VAE, Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
 CONFIG = "config.json"
-MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape"}
+MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape", "classes"}  # these two are the data's
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
 RUN_OPTIONS = ("data", "image_size", "device", "precision")
 # what a resumed run may change without becoming another run
@@ -48,6 +48,8 @@ class Run:
 def configure(given: Mapping[str, Any]) -> RunConfig:
     """The configuration of a new run from the options that were given; image_shape is set once the data is there."""
     model = ModelConfig(**{k: v for k, v in given.items() if k in MODEL_OPTIONS})
+    if model.model in zoo.ZOO:
+        given = {"beta": zoo.ZOO[model.model].model.beta} | dict(given)
     train = TrainConfig(**{k: v for k, v in given.items() if k in TRAIN_OPTIONS})
     rest = {k: given[k] for k in RUN_OPTIONS if k in given}
     return RunConfig(model=model, train=train, **rest)
@@ -102,6 +104,8 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
             raise ConfigError(f"--out {out} holds a run already; add --resume to go on, or name another folder")
     data = datasets.load(config.data, image_size=config.image_size)
     config = replace(config, model=replace(config.model, image_shape=data.image_shape))
+    if "classes" in zoo.ZOO[config.model.model].own:
+        config = replace(config, model=replace(config.model, classes=count_classes(data)))
     model = zoo.from_config(config.model, config.device, config.precision)
     out = out or default_folder(config)
     make_folder(out)
@@ -116,6 +120,13 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
     say(f"drawing pictures in {out}")
     draw_pictures(Run(out, config, model, data, rows))
     return out
+
+
+def count_classes(data: Dataset) -> int:
+    """The number of labels of a data set, or a DataError where it has none."""
+    if data.train_labels is None or data.test_labels is None:
+        raise DataError(f"{data.name} has no labels, and a conditional model needs them; use another data set or model")
+    return int(max(data.train_labels.max(), data.test_labels.max())) + 1
 
 
 def open_run(path: Path, device: str | None = None) -> Run:
@@ -140,6 +151,12 @@ def prior_of(run: Run) -> tuple[Any, Any] | None:
 def draw_pictures(run: Run) -> list[Path]:
     """Every picture of a finished run."""
     folder, test = run.path, run.data.test_images
+    if run.model.classes:
+        return [
+            plots.loss_curves(run.rows, folder / "loss.png"),
+            plots.reconstructions(run.model, test, folder / "reconstructions.png", labels=run.data.test_labels),
+            plots.samples(run.model, folder / "samples.png", sample_count(run.model), run.config.model.seed),
+        ]
     made = [
         plots.loss_curves(run.rows, folder / "loss.png"),
         plots.reconstructions(run.model, test, folder / "reconstructions.png"),
@@ -150,6 +167,11 @@ def draw_pictures(run: Run) -> list[Path]:
     if run.model.latent_dim >= 2:
         made.append(plots.manifold(run.model, folder / "manifold.png", prior=prior_of(run)))
     return made
+
+
+def sample_count(model: Model) -> int:
+    """How many samples a picture shows: 64, or of a conditional model as many of each class as there are classes."""
+    return min(model.classes, 16) ** 2 if model.classes else 64
 
 
 def draw(
@@ -168,9 +190,12 @@ def draw(
         return made
     if command == "sample":
         file = path / "samples.png" if out is None else Path(out)
-        return [plots.samples(model, file, n=64 if count is None else count, seed=seed, prior=prior_of(run))]
+        n = sample_count(model) if count is None else count
+        return [plots.samples(model, file, n=n, seed=seed, prior=prior_of(run))]
     if command == "reconstruct":
-        return [plots.reconstructions(model, test, path / "reconstructions.png" if out is None else Path(out))]
+        labels = run.data.test_labels if model.classes else None
+        file = path / "reconstructions.png" if out is None else Path(out)
+        return [plots.reconstructions(model, test, file, labels=labels)]
     return [plots.interpolations(model, test, path / "interpolations.png" if out is None else Path(out))]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .clock import CLIP, COSINE, COUNTERS, EPOCH, PLAN, PLAN_HEAD, SCHEDULES, SEED, STEP, Clock, Stream
 from .config import Adam, Optimizer, TrainConfig, make_optimizer
+from .errors import DataError
 from .kernels import OPS
 from .kernels.reference import philox_bits
 from .models import Batch, Model, Player
@@ -23,9 +24,17 @@ class Feed:
 
     images: (N, H, W, C), uint8 or float in [0, 1]; they are uploaded once. binarize: "none", "static" or "dynamic".
     evaluation: draws from a stream of its own and once per image, whatever `binarize` says, unless that is "none".
+    labels: (N,) for a conditional model; others leave them aside.
     """
 
-    def __init__(self, model: Model, images: np.ndarray, binarize: str = "none", evaluation: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        images: np.ndarray,
+        binarize: str = "none",
+        evaluation: bool = False,
+        labels: np.ndarray | None = None,
+    ) -> None:
         self.count, self.pixels = len(images), int(np.prod(images.shape[1:]))
         flat = np.ascontiguousarray(images).reshape(self.count, self.pixels)
         self.scale = 1 / 255 if flat.dtype == np.uint8 else 1.0
@@ -35,6 +44,13 @@ class Feed:
         self.gather = self.kernels.gather if binarize == "none" else self.kernels.gather_binary
         self.binarize, self.dynamic = binarize, int(binarize == "dynamic" and not evaluation)
         self.stream = int(Stream.EVALUATE if evaluation else Stream.BINARISE)
+        self.labels = None
+        if model.classes:
+            if labels is None:
+                raise DataError(f"{type(model).__name__} needs the label of every image, and there are none here")
+            model.one_hot(labels, self.count)  # only its checks are wanted
+            self.labels = model.device.put(np.asarray(labels, np.int64))
+            self.gather_labels = self.kernels.gather_labels
 
     def shuffle(self, seed: int, epoch: int) -> None:
         """The order of an epoch: images sorted by their Philox word of stream `shuffle`, the epoch as the step."""
@@ -48,6 +64,8 @@ class Feed:
         """batch.x ← the images at the clock's cursor."""
         x = batch.x.reshape(batch.rows, self.pixels)
         counters = batch.clock.counters
+        if self.labels is not None:
+            self.gather_labels(self.labels, self.order, counters, batch.labels)
         if self.binarize == "none":
             self.gather(self.images, self.order, counters, self.scale, x)
         else:
@@ -159,7 +177,7 @@ def evaluate_pass(model: Model, feed: Feed, batch_size: int = 256) -> dict[str, 
     for start in range(0, feed.count, batch_size):
         rows = min(batch_size, feed.count - start)
         batch = model.batch("evaluate", rows)
-        model.eval_clock.set(cursor=start, row=start)
+        model.eval_clock.set(cursor=start, row=start * batch.samples)
         feed.fill(batch)
         model.loss(batch)
     return model.figures(model.device.get(sums))

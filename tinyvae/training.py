@@ -46,7 +46,7 @@ def train(
     optimizer: str | None = None,
     schedule: str = "constant",
     clip: float = 0.0,
-    beta: float = 1.0,
+    beta: float | None = None,
     warmup: int = 0,
     cycles: int = 0,
     cycle_share: float = 0.5,
@@ -65,14 +65,15 @@ def train(
 
     images: a Dataset, or an array (N, H, W, C), uint8 or float in [0, 1], whose last 10 % of a shuffle are held out.
     out: a folder for `metrics.jsonl` and checkpoints; with `resume` the run in it goes on as if never interrupted.
+    beta: None for the model's own, which is 1 but for the β-VAE.
     progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there. The other
     options are those of `TrainConfig`. A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and
     "validation" where there is such a part; "train" is the mean over the epoch's images while training, "test" a pass
     at its end.
     """
     config = TrainConfig(
-        epochs, batch_size, lr, optimizer, schedule, clip, beta, warmup, cycles, cycle_share, capacity, free_bits,
-        binarize, validation, early_stop, save_every, check_finite,
+        epochs, batch_size, lr, optimizer, schedule, clip, model.beta if beta is None else beta, warmup, cycles,
+        cycle_share, capacity, free_bits, binarize, validation, early_stop, save_every, check_finite,
     )  # fmt: skip
     data = as_dataset(images)
     return Trainer(model, data, config, None if out is None else Path(out), resume, progress).run()
@@ -95,10 +96,13 @@ class Trainer:
         self.model, self.config, self.out = model, config, out
         self.progress = sys.stderr.isatty() if progress is None else progress
         training, held = split_validation(data.train_images, config.validation, model.seed)
-        self.feed = Feed(model, training, config.binarize)
-        self.parts = {"test": Feed(model, data.test_images, config.binarize, evaluation=True)}
+        known, held_known = data.train_labels, None
+        if known is not None:
+            known, held_known = split_validation(known, config.validation, model.seed)
+        self.feed = Feed(model, training, config.binarize, labels=known)
+        self.parts = {"test": Feed(model, data.test_images, config.binarize, True, data.test_labels)}
         if held is not None:
-            self.parts["validation"] = Feed(model, held, config.binarize, evaluation=True)
+            self.parts["validation"] = Feed(model, held, config.binarize, True, held_known)
         model.clock.set(step=0)  # a model that was trained before starts a run of its own, from its weights
         self.step = Step(model, self.feed, config)
         self.told = 0.0  # when compiling was last shown
@@ -235,7 +239,10 @@ class Trainer:
 
 
 def split_validation(images: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The training images without the last `count` of a seeded shuffle, and those; never images of the test part."""
+    """The training images without the last `count` of a seeded shuffle, and those; never images of the test part.
+
+    Their labels, given in the images' place, are split alike.
+    """
     if count == 0:
         return images, None
     if count >= len(images):

@@ -6,11 +6,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from .config import DEFAULT_DEVICE, ModelConfig, require_choice
-from .layers import Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, Shape, make_likelihood
+from .errors import ConfigError
+from .layers import (
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Flatten,
+    Layer,
+    Reshape,
+    Sequential,
+    Shape,
+    WithLabel,
+    make_likelihood,
+)
 from .layers.layer import size_of
-from .models import VAE, AutoEncoder, Model
+from .models import CVAE, IWAE, VAE, AutoEncoder, BetaVAE, DenoisingAutoEncoder, Model
 
 CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
 CONV_SMALL = 8  # stages halve the image until its longer side is at most this
@@ -77,21 +90,44 @@ def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int, p
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README."""
+    """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README.
 
-    model: type[VAE] | type[AutoEncoder]
+    own: the options of ModelConfig that this model takes and others do not.
+    """
+
+    model: type[Any]
     encoder: Callable[[Shape, tuple[int, ...], int], Sequential]
     decoder: Callable[..., Sequential]  # (image_shape, hidden, latent_dim, outputs per channel)
     hidden: tuple[int, ...]
     purpose: str
+    own: tuple[str, ...] = ()
 
 
 ZOO: dict[str, Entry] = {
     "ae": Entry(AutoEncoder, dense_encoder, dense_decoder, (400,), "dense autoencoder, 784-400-20 on MNIST"),
+    "dae": Entry(
+        DenoisingAutoEncoder,
+        dense_encoder,
+        dense_decoder,
+        (400,),
+        "denoising autoencoder: whole images from damaged",
+        ("noise", "noise_amount"),
+    ),
     "vae": Entry(VAE, dense_encoder, dense_decoder, (400,), "dense variational autoencoder, 784-400-20 on MNIST"),
+    "beta-vae": Entry(BetaVAE, dense_encoder, dense_decoder, (400,), "VAE with a KL divergence that counts 4 times"),
+    "cvae": Entry(CVAE, dense_encoder, dense_decoder, (400,), "conditional VAE: the label is given", ("classes",)),
+    "iwae": Entry(
+        IWAE,
+        dense_encoder,
+        dense_decoder,
+        (400,),
+        "importance weighted: a tighter bound from 5 draws per image",
+        ("samples", "doubly"),
+    ),
     "conv-ae": Entry(AutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional autoencoder"),
     "conv-vae": Entry(VAE, conv_encoder, conv_decoder, (256,), "convolutional variational autoencoder"),
 }
+OWN = sorted({name for entry in ZOO.values() for name in entry.own})
 
 
 def build(
@@ -105,25 +141,50 @@ def build(
     dtype: str = "float32",
     seed: int = 0,
     precision: str = "fp32",
+    samples: int = 5,
+    doubly: bool = False,
+    noise: str = "masking",
+    noise_amount: float = 0.25,
+    classes: int = 10,
 ) -> Model:
     """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default.
 
-    precision: "tf32" for products on a GPU's tensor cores.
+    precision: "tf32" for products on a GPU's tensor cores. The last five are for some models only: see ModelConfig.
     """
-    config = ModelConfig(name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed)
+    config = ModelConfig(
+        name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed, samples, doubly, noise, noise_amount,
+        classes,
+    )  # fmt: skip
     return from_config(config, device, precision)
 
 
 def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: str = "fp32") -> Model:
     """The model that a configuration describes."""
-    require_choice("model", config.model, tuple(ZOO))
+    encoder, decoder = parts_of(config)
     entry = ZOO[config.model]
-    hidden = config.hidden or entry.hidden
-    n_out = 2 * config.latent_dim if entry.model is VAE else config.latent_dim
-    likelihood = make_likelihood(config.likelihood, config.sigma)
+    for name in OWN:
+        if name not in entry.own and getattr(config, name) != getattr(ModelConfig, name):
+            models = ", ".join(model for model, other in ZOO.items() if name in other.own)
+            raise ConfigError(f"{name}={getattr(config, name)!r} is an option of {models}, not of {config.model}")
+    own = {name: getattr(config, name) for name in entry.own}
     return entry.model(
-        entry.encoder(config.image_shape, hidden, n_out),
-        entry.decoder(config.image_shape, hidden, config.latent_dim, likelihood.outputs_per_channel),
-        config.latent_dim, config.image_shape, likelihood, config.sigma,
-        device, config.dtype, config.seed, config, precision,
+        encoder, decoder, config.latent_dim, config.image_shape, config.likelihood, config.sigma,
+        device, config.dtype, config.seed, config, precision, **own,
     )  # fmt: skip
+
+
+def parts_of(config: ModelConfig) -> tuple[Layer, Layer]:
+    """Encoder and decoder of the model that a configuration describes, not yet declared."""
+    require_choice("model", config.model, tuple(ZOO))
+    entry, image, latent = ZOO[config.model], config.image_shape, config.latent_dim
+    hidden, n_out = config.hidden or entry.hidden, 2 * latent if issubclass(entry.model, VAE) else latent
+    outputs = make_likelihood(config.likelihood, config.sigma).outputs_per_channel
+    if not issubclass(entry.model, CVAE):
+        return entry.encoder(image, hidden, n_out), entry.decoder(image, hidden, latent, outputs)
+    encoder = entry.encoder((size_of(image) + config.classes,), hidden, n_out)
+    return WithLabel(encoder), WithLabel(entry.decoder(image, hidden, latent + config.classes, outputs))
+
+
+def labels_of(config: ModelConfig) -> tuple[Shape, ...]:
+    """The shape of a label's row beside the input of encoder and decoder; () for a model that takes none."""
+    return ((config.classes,),) if "classes" in ZOO[config.model].own else ()

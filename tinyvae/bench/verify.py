@@ -38,6 +38,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # options and lengths beside thos
     "categorical_nll": [{"no_grad_logits": True}],
     "grad_norm": [{"max_norm": 0.0}, {"max_norm": 1e9}],
     "gather_binary": [{"dynamic": 0}],
+    "importance_grad": [{"doubly": 1}],
+    "batch_norm_grad": [{"add": 1}, {"no_grad_gamma": True, "no_grad_beta": True}, {"no_grad_x": True}],
+    "layer_norm_grad": [{"add": 1}, {"no_grad_gamma": True, "no_grad_beta": True}, {"no_grad_x": True}],
+    "dropout": [{"rate": 0.0}],
 }
 
 
@@ -328,6 +332,67 @@ def _objective(a: dict[str, Any]) -> Arrays:
     return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
 
 
+def _importance_weights(a: dict[str, Any]) -> Arrays:
+    """A weight is as good as its logarithm is, whose terms are those of the bound."""
+    R, L, B = len(a["z"]), a["z"].shape[1], len(a["h"])
+    ratio = _repeat(np.abs(a["h"][:, L:]), R) + 0.5 * (a["eps"] ** 2 + a["z"] ** 2)
+    terms = np.abs(a["nll"]) + ratio @ a["kl_weight"]
+    largest = terms.reshape(B, -1).max(axis=1)
+    want = call_reference("importance_weights", list(a.values()))
+    return {"weight": want["weight"] * (1 + 2 * _repeat(largest, R)), "bound": 1 + largest}
+
+
+def _importance_grad(a: dict[str, Any]) -> Arrays:
+    B, L = len(a["h"]), a["h"].shape[1] // 2
+    eps, z, grad_z = (np.abs(a[name]).reshape(B, -1, L) for name in ("eps", "z", "grad_z"))
+    weight, sigma = a["weight"].reshape(B, -1, 1), np.exp(a["h"][:, None, L:])
+    share = weight / B * a["kl_weight"]
+    path, direct = grad_z + share * z, share.sum(1)
+    if a["doubly"]:
+        path, direct = (1 + a["kl_weight"] * (1 + weight)) * (path + share * eps / sigma), 0 * direct
+    return {"grad_h": np.hstack([path.sum(1), (path * eps * sigma).sum(1) + direct])}
+
+
+def _importance_objective(a: dict[str, Any]) -> Arrays:
+    metrics = np.array([np.abs(a["bound"]).mean(), np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0).sum()])
+    return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
+
+
+def _norm(a: dict[str, Any], axis: int) -> Arrays:
+    """Forward: y's terms are x and the mean, times rstd, which is as good as the variance it comes from."""
+    mean = np.abs(a["x"]).mean(axis, keepdims=True)
+    spread = np.abs(a["x"]) + mean
+    rstd = 1 / np.sqrt(a["x"].var(axis, keepdims=True) + a["epsilon"])
+    rstd = rstd * (1 + rstd**2 * np.square(spread).mean(axis, keepdims=True))
+    found = {"mean": mean.ravel(), "rstd": rstd.ravel()}
+    if axis == 0:
+        old, R = 1 - a["momentum"], max(1, len(a["x"]) - 1)
+        found["running_mean"] = old * np.abs(a["running_mean"]) + a["momentum"] * mean[0]
+        found["running_var"] = old * np.abs(a["running_var"]) + a["momentum"] * np.square(spread).sum(0) / R
+    return found | {"y": np.abs(a["gamma"]) * spread * rstd + np.abs(a["beta"])}
+
+
+def _norm_frozen(a: dict[str, Any]) -> Arrays:
+    spread = (np.abs(a["x"]) + np.abs(a["mean"])) / np.sqrt(a["var"] + a["epsilon"])
+    return {"y": np.abs(a["gamma"]) * spread + np.abs(a["beta"])}
+
+
+def _norm_grad(a: dict[str, Any], axis: int) -> Arrays:
+    mean, rstd = (np.expand_dims(a[name], axis) for name in ("mean", "rstd"))
+    n, g, gamma = rstd * (np.abs(a["x"]) + np.abs(mean)), np.abs(a["grad_y"]), np.abs(a["gamma"])
+    along = {"grad_gamma": (g * n).sum(0), "grad_beta": g.sum(0)}
+    if a["add"]:
+        along = {name: terms + np.abs(a[name]) for name, terms in along.items()}
+    g = gamma * g
+    means = [part.mean(axis, keepdims=True) for part in (g, g * n)]
+    return along | {"grad_x": rstd * (g + means[0] + n * means[1])}
+
+
+def _add_noise(a: dict[str, Any]) -> Arrays:
+    radius = _normal({"counters": a["counters"], "stream": a["stream"], "out": a["y"]})["out"]
+    return {"y": np.abs(a["x"]) + a["sigma"] * radius}
+
+
 def _adam(a: dict[str, Any]) -> Arrays:
     rates = a["rates"]
     g = np.abs(a["grads"]) * rates[CLIP]
@@ -374,6 +439,15 @@ TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
     "categorical_nll": _categorical,
     "objective": _objective,
     "aimed_objective": _aimed_objective,
+    "importance_weights": _importance_weights,
+    "importance_grad": _importance_grad,
+    "importance_objective": _importance_objective,
+    "batch_norm": lambda a: _norm(a, 0),
+    "batch_norm_frozen": _norm_frozen,
+    "batch_norm_grad": lambda a: _norm_grad(a, 0),
+    "layer_norm": lambda a: _norm(a, 1),
+    "layer_norm_grad": lambda a: _norm_grad(a, 1),
+    "add_noise": _add_noise,
     "adam": _adam,
     "sgd": _sgd,
     "tick": _tick,

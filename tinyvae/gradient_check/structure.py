@@ -211,11 +211,9 @@ def model_structure(subject: ModelSubject, rng: Any) -> Findings:
     second = subject.outputs(), subject.gradients(one)
     cause = "loss or gradients differ for the same batch, after another one: noise is redrawn, or state is kept"
     found.note("same bits twice", same_bits(first, second), cause)
-    loss = float(model.device.get(batch.metrics)[0])
-    cause = (
-        f"loss gives {float(first[0][0])!r}, loss_and_grad {loss!r}: training and evaluation must share one function"
-    )
-    found.note("one loss", loss == float(first[0][0]), cause)
+    loss, alone = float(model.device.get(batch.metrics)[0]), subject.loss()
+    cause = f"loss gives {alone!r}, loss_and_grad {loss!r}: training and evaluation must share one function"
+    found.note("one loss", loss == alone, cause)
     clean = same_bits(values, model.device.get(model.table.values)) and same_bits(subject.x, model.device.get(batch.x))
     found.note("inputs unharmed", clean, "images or parameters changed during loss_and_grad")
     bad = ", ".join(name for name, grad in second[1].items() if not np.isfinite(grad).all())

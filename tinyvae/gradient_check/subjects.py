@@ -200,7 +200,10 @@ class ModelSubject(Subject):
         self.rows_of: Batch = model.batch("train", rows)
         self.x = self.rng.uniform(0, 1, (rows, *model.image_shape))
         model.device.put(self.x, self.rows_of.x)
+        if model.classes:
+            model.device.put(np.eye(model.classes)[self.rng.integers(0, model.classes, rows)], self.rows_of.labels)
         self.state = model.device.get(model.table.state)
+        self.frozen = model.frozen(self.rows_of)
         span = model.table.range_of(player.parts)
         names = [n for n in model.table.names() if span.start <= model.table.places[n][1] < span.stop]
         self.arrays = {name: model.device.get(model.table.view(name)) for name in names}
@@ -212,10 +215,14 @@ class ModelSubject(Subject):
         if self.state.size:
             self.model.device.put(self.state, self.model.table.state)
         if len(self.model.players) == 1:
-            self.model.loss(self.rows_of)
-        else:  # each player has a loss of its own
-            self.model.loss_and_grad(self.player, self.rows_of)
+            return np.array([self.model.surrogate(self.rows_of, self.frozen)])
+        self.model.loss_and_grad(self.player, self.rows_of)  # each player has a loss of its own
         return self.model.device.get(self.rows_of.metrics)[:1]
+
+    def loss(self) -> float:
+        """The loss itself, whatever is differenced."""
+        self.model.loss(self.rows_of)
+        return float(self.model.device.get(self.rows_of.metrics)[0])
 
     def pattern(self) -> bytes:
         kinks = [k for twin in self.rows_of.twins.values() for k in twin.kinks()]

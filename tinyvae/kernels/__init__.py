@@ -12,9 +12,9 @@ import numpy as np
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..config import require_precision
 from ..errors import KernelError
-from . import reference, reference_objective
+from . import reference, reference_layers, reference_objective, table_layers
 from .first_calls import FirstCalls
-from .op import Arg, Op
+from .op import Arg, Op, rows_rule
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .reference_objective import LEVELS
 from .scratch import (
@@ -77,12 +77,6 @@ def _conv_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | Non
         if expected < 1 or out != expected:
             name = ("height", "width")[axis]
             return f"{name} {size}, kernel {kernel}, stride {stride}, padding {padding} give {expected}, not {out}"
-    return None
-
-
-def _rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
-    if dims["B"] < 1 or dims["R"] % dims["B"]:
-        return f"the number of rows R = {dims['R']} must be a multiple of the number of images B = {dims['B']}"
     return None
 
 
@@ -216,58 +210,58 @@ _TABLE = (
     ),
     Op(
         "latent", (_in("h", "B", "2*L"), _in("eps", "R", "L"), _out("z", "R", "L"), _out("kl", "B", "L")),
-        _latent(), _per("R", "L", cost=10), 12, rule=_rows_rule,
+        _latent(), _per("R", "L", cost=10), 12, rule=rows_rule,
     ),
     Op(
         "latent_grad",
         (_in("h", "B", "2*L"), _in("eps", "R", "L"), _in("grad_z", "R", "L"),
          _in("kl_weight", "L", dtype="float64", draw="unit"), _out("grad_h", "B", "2*L")),
-        _latent(), _per("R", "L", cost=12), 12, rule=_rows_rule,
+        _latent(), _per("R", "L", cost=12), 12, rule=rows_rule,
     ),
     Op(
         "bernoulli_nll",
         (_in("logits", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=12), 12, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=12), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_nll",
         (_in("mean", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _option("sigma", "positive"), _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
-        _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=_rows_rule,
+        _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "continuous_bernoulli_nll",
         (_in("logits", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=40), 16, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=40), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_scalar_nll",
         (_in("mean", "R", "P"), *_TARGETS, _in("log_sigma", "1"), _out("nll", "R"),
          _out("grad_mean", "R", "P", optional=True), _out("grad_log_sigma", "R", "1", optional=True)),
-        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_pixel_nll",
         (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
-        _pixels(), _per("R", "P", cost=40), 24, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=40), 24, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_optimal_nll",
         (_in("mean", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "discretized_logistic_nll",
         (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
-        _pixels(), _per("R", "P", cost=80), 24, ("P",), rule=_rows_rule,
+        _pixels(), _per("R", "P", cost=80), 24, ("P",), rule=rows_rule,
     ),
     Op(
         "categorical_nll",
         (_in("logits", "R", f"{LEVELS}*P"), *_TARGETS, _out("nll", "R"),
          _out("grad_logits", "R", f"{LEVELS}*P", optional=True)),
         _pixels() | {"model": {"B": 8, "R": 8, "P": 784}}, _per("R", "P", cost=12 * LEVELS), 16, ("P",),
-        rule=_rows_rule,
+        rule=rows_rule,
     ),
     Op(
         "scale_rows", (_in("row_weight", "R"), _inout("grad", "R", "P")),
@@ -277,13 +271,13 @@ _TABLE = (
         "objective",
         (_in("nll", "R"), _in("kl", "B", "L"), _in("kl_weight", "L", dtype="float64", draw="unit"),
          _inout("sums", "4", dtype="float64"), _out("metrics", "3", dtype="float64")),
-        _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=_rows_rule,
+        _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=rows_rule,
     ),
     Op(
         "aimed_objective",
         (_in("nll", "R"), _in("kl", "B", "L"), RATES_IN, _inout("sums", "4", dtype="float64"),
          _out("kl_weight", "L", dtype="float64"), _out("metrics", "3", dtype="float64")),
-        _latent(), _per("B", "L", cost=3), 4, ("B", "L"), rule=_rows_rule,
+        _latent(), _per("B", "L", cost=3), 4, ("B", "L"), rule=rows_rule,
     ),
     Op(
         "grad_norm",
@@ -336,8 +330,8 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-OPS: dict[str, Op] = {op.name: op for op in _TABLE}
-PAGES = (reference, reference_objective)  # where the ops' meanings stand, and their docstrings
+OPS: dict[str, Op] = {op.name: op for op in (*_TABLE, *table_layers.TABLE)}
+PAGES = (reference, reference_objective, reference_layers)  # where the ops' meanings stand, and their docstrings
 
 
 def meaning_of(name: str) -> Callable[..., None]:
@@ -398,12 +392,8 @@ COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
-LACKING: dict[str, tuple[str, ...]] = {  # ops that a device has no version of: a layer that asks for one is refused
-    "cuda": (
-        "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
-        "discretized_logistic_nll", "categorical_nll", "aimed_objective",
-    ),
-}  # fmt: skip
+# ops that a device has no version of, so that a layer that asks for one is refused: a GPU has those of the first page
+LACKING: dict[str, tuple[str, ...]] = {"cuda": tuple(name for name in OPS if not hasattr(reference, name))}
 TF32 = _Later(".cuda", "TF32_COLUMN")
 
 

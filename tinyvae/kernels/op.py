@@ -175,6 +175,13 @@ class Op:
         return call
 
 
+def rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    """Row r belongs to image r // k, so there are whole images of rows."""
+    if dims["B"] < 1 or dims["R"] % dims["B"]:
+        return f"the number of rows R = {dims['R']} must be a multiple of the number of images B = {dims['B']}"
+    return None
+
+
 def _lengths(symbols: tuple[str, ...], dims: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(_length(s, dims) for s in symbols)
 

@@ -3,6 +3,8 @@ They know ops and each other's shapes; not models, losses or training."""
 
 from .conv import Conv2d, ConvTranspose2d
 from .dense import Activation, Dense, SiLU
+from .importance import ImportanceLatent
+from .joining import Residual, Upsample, WithLabel
 from .latent import Latent
 from .layer import Layer, Sequential, Shape, Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood
@@ -15,10 +17,13 @@ from .likelihood_kinds import (
     GaussianScalar,
     make_likelihood,
 )
+from .noise import Corrupt, Dropout
+from .normalise import BatchNorm, LayerNorm
 from .reshape import Flatten, Reshape
 
 __all__ = [
-    "Activation", "Bernoulli", "Categorical", "ContinuousBernoulli", "Conv2d", "ConvTranspose2d", "Dense",
-    "DiscretizedLogistic", "Flatten", "Gaussian", "GaussianOptimal", "GaussianPixel", "GaussianScalar", "Latent",
-    "Layer", "Likelihood", "Reshape", "Sequential", "Shape", "SiLU", "Site", "Twin", "make_likelihood",
+    "Activation", "BatchNorm", "Bernoulli", "Categorical", "ContinuousBernoulli", "Conv2d", "ConvTranspose2d",
+    "Corrupt", "Dense", "DiscretizedLogistic", "Dropout", "Flatten", "Gaussian", "GaussianOptimal", "GaussianPixel",
+    "GaussianScalar", "ImportanceLatent", "Latent", "Layer", "LayerNorm", "Likelihood", "Reshape", "Residual",
+    "Sequential", "Shape", "SiLU", "Site", "Twin", "Upsample", "WithLabel", "make_likelihood",
 ]  # fmt: skip

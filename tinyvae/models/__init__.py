@@ -2,7 +2,11 @@
 They know parts and players; not data sets, epochs or files."""
 
 from .ae import AutoEncoder
+from .beta_vae import BetaVAE
+from .cvae import CVAE
+from .dae import DenoisingAutoEncoder
+from .iwae import IWAE
 from .model import Batch, Model, Player
 from .vae import VAE
 
-__all__ = ["VAE", "AutoEncoder", "Batch", "Model", "Player"]
+__all__ = ["CVAE", "IWAE", "VAE", "AutoEncoder", "Batch", "BetaVAE", "DenoisingAutoEncoder", "Model", "Player"]

@@ -33,6 +33,10 @@ class AutoEncoder(Model):
         precision: str = "fp32",
     ) -> None:
         require_int("latent_dim", latent_dim, 1, ", the length of a code")
-        parts = {"encoder": encoder, "decoder": decoder, "likelihood": make_likelihood(likelihood, sigma)}
+        parts = self.make_parts(encoder, decoder, make_likelihood(likelihood, sigma))
         players = (Player("ae", tuple(parts)),)
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+
+    def make_parts(self, encoder: Layer, decoder: Layer, likelihood: Likelihood) -> dict[str, Layer]:
+        """The parts of the corridor, in its order."""
+        return {"encoder": encoder, "decoder": decoder, "likelihood": likelihood}

@@ -42,10 +42,13 @@ class Player:
 class Batch:
     """The twins of every part for one role and row count, and the buffers that a walk through them fills."""
 
-    def __init__(self, x: Any, twins: dict[str, Any], kl: Any, clock: Clock, sums: Any, metrics: Any) -> None:
+    def __init__(
+        self, x: Any, twins: dict[str, Any], kl: Any, clock: Clock, sums: Any, metrics: Any, samples: int = 1
+    ) -> None:
         self.x, self.twins, self.kl, self.clock = x, twins, kl, clock
         self.sums, self.metrics = sums, metrics
-        self.rows = x.shape[0]
+        self.rows, self.samples = x.shape[0], samples
+        self.labels: Any = None  # (B, classes) one-hot, in a conditional model
 
 
 class Model:
@@ -57,6 +60,9 @@ class Model:
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
+    samples = 1  # draws of z per image, unless `batch` is asked for more
+    classes = 0  # labels of a conditional model
+    beta = 1.0  # the weight of the KL divergence, unless a run says otherwise
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class Model:
         shape: Shape = self.image_shape
         for name, part in self.parts.items():
             try:
-                shape = part.declare(shape, self.image_shape) if name == "likelihood" else part.declare(shape)
+                shape = part.declare(shape, *self.beside(name))
             except ShapeError as error:
                 raise error.within(name) from None
             if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
@@ -112,6 +118,10 @@ class Model:
         if self.clock.aimed:
             self.site("objective", 1, "train").op("aimed_objective")
 
+    def beside(self, part: str) -> tuple[Shape, ...]:
+        """The shapes of what a part takes beside the output of the part before it."""
+        return (self.image_shape,) if part == "likelihood" else ()
+
     def site(self, part: str, rows: int, role: str, samples: int = 1) -> Site:
         """Where a part is bound: in training it writes gradients and advances with the clock; else neither."""
         train = role == "train"
@@ -120,8 +130,12 @@ class Model:
             need_grad_x=train and part != "encoder", weight_grad="write" if train else "skip",
         )  # fmt: skip
 
-    def batch(self, role: str, rows: int, samples: int = 1) -> Batch:
-        """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again."""
+    def batch(self, role: str, rows: int, samples: int = 0) -> Batch:
+        """The batch of this role ("train" or "evaluate") and size; bound once, then the same object again.
+
+        samples: draws of z per image, 0 for as many as the model takes in training.
+        """
+        samples = samples or self.samples
         key = (role, rows, samples)
         if key not in self._batches:
             twins: dict[str, Any] = {}
@@ -133,17 +147,25 @@ class Model:
             x = self.device.empty((rows, *self.image_shape), self.dtype)
             clock = self.clock if role == "train" else self.eval_clock
             metrics = self.device.put(np.zeros(3))
-            self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics)
+            self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics, samples)
         return self._batches[key]
 
     # ------------------------------------------------------------------------------------------ the corridor
 
+    def encoded(self, batch: Batch) -> Any:
+        """The encoder's output for the batch's images."""
+        return batch.twins["encoder"].forward(batch.x)
+
+    def decoded(self, batch: Batch, z: Any) -> Any:
+        """The decoder's output for the batch's codes."""
+        return batch.twins["decoder"].forward(z)
+
     def loss(self, batch: Batch) -> None:
         """Forward: fills nll, kl and `batch.metrics` = [loss, recon, kl], and adds to the running sums."""
         twins = batch.twins
-        h = twins["encoder"].forward(batch.x)
+        h = self.encoded(batch)
         z = twins["latent"].forward(h) if "latent" in twins else h
-        outputs = twins["decoder"].forward(z)
+        outputs = self.decoded(batch, z)
         nll = twins["likelihood"].forward(outputs, batch.x)
         self.objective(nll, batch)
 
@@ -165,6 +187,15 @@ class Model:
             grad = twins["latent"].backward(grad)  # pathwise and KL gradients join here
         twins["encoder"].backward(grad)
 
+    def frozen(self, batch: Batch) -> Any:
+        """What an estimator that is no derivative of its loss holds constant, as it stands now; for the checker."""
+        return None
+
+    def surrogate(self, batch: Batch, frozen: Any) -> float:
+        """A function whose derivative `loss_and_grad` gives: the loss, unless something is held constant."""
+        self.loss(batch)
+        return float(self.device.get(batch.metrics)[0])
+
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """The log's figures from running sums Σ B·[loss, recon, kl, 1]: means over the images."""
         loss, recon, kl = (float(s) for s in sums[:3] / sums[3])
@@ -174,33 +205,42 @@ class Model:
 
     # ------------------------------------------------------------------------------------------ NumPy in, NumPy out
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """z_mean (N, latent) and z_log_sigma (N, latent), or None for a deterministic encoder.
 
-        x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1].
+        x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]. labels: (N,) for a conditional model, and for no other.
         """
-        return self._apply("encoder", self.as_images(x)), None
+        x = self.as_images(x)
+        return self._apply("encoder", x, *self.one_hot(labels, len(x))), None
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The likelihood's mean image (N, H, W, C) for codes z (N, latent)."""
+    def decode(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """The likelihood's mean image (N, H, W, C) for codes z (N, latent). labels: as in `encode`."""
         z = _as_array("z", z)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise DataError(f"z must be (N, {self.latent_dim}), got shape {z.shape}; use z[None] for a single code")
         if z.dtype.kind not in "fiu":
             raise DataError(f"z has dtype {z.dtype}; use floats")
         z = self._as_floats("z", z)
-        return self.likelihood.mean(self._apply("decoder", z)).reshape(-1, *self.image_shape)
+        outputs = self._apply("decoder", z, *self.one_hot(labels, len(z)))
+        return self.likelihood.mean(outputs).reshape(-1, *self.image_shape)
 
-    def reconstruct(self, x: np.ndarray) -> np.ndarray:
-        """decode(z_mean): no noise, so twice the same."""
-        return self.decode(self.encode(x)[0])
+    def reconstruct(self, x: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """decode(z_mean): no noise, so twice the same. labels: as in `encode`."""
+        return self.decode(self.encode(x, labels)[0], labels)
 
-    def sample(self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    def sample(
+        self,
+        n: int,
+        seed: int | None = None,
+        prior: tuple[np.ndarray, np.ndarray] | None = None,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:
         """n images decoded from z ~ N(0, I), or from N(mean, covariance) where `prior` gives these two.
 
-        seed: None draws a fresh one.
+        seed: None draws a fresh one. labels: as in `encode`; None lets a conditional model take its classes in turn.
         """
-        return self.decode(self.draw_prior(n, seed, prior))
+        z = self.draw_prior(n, seed, prior)
+        return self.decode(z, np.arange(n) % self.classes if self.classes and labels is None else labels)
 
     def draw_prior(
         self, n: int, seed: int | None = None, prior: tuple[np.ndarray, np.ndarray] | None = None
@@ -220,21 +260,42 @@ class Model:
             z = prior[0] + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T
         return z.astype(self.dtype)
 
-    def interpolate(self, x_a: np.ndarray, x_b: np.ndarray, steps: int = 8) -> np.ndarray:
+    def interpolate(
+        self, x_a: np.ndarray, x_b: np.ndarray, steps: int = 8, labels: np.ndarray | None = None
+    ) -> np.ndarray:
         """decode of `steps` codes on the straight segments from encode(x_a) to encode(x_b), both ends included.
 
         x_a, x_b: one image (H, W, C) each, giving (steps, H, W, C); or (N, H, W, C) each, giving (N, steps, H, W, C).
+        labels: as in `encode`, one for both ends of a segment.
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
             raise ConfigError(f"steps={steps!r} must be an integer of at least 2, as both ends are included")
         single = np.ndim(x_a) == 3 and np.shape(x_a) == self.image_shape
-        z_a, z_b = (self.encode(np.asarray(x)[None] if single else x)[0] for x in (x_a, x_b))
+        labels = np.atleast_1d(labels) if single and labels is not None else labels
+        z_a, z_b = (self.encode(np.asarray(x)[None] if single else x, labels)[0] for x in (x_a, x_b))
         if z_a.shape != z_b.shape:
             raise DataError(f"x_a and x_b must have equally many images, got {len(z_a)} and {len(z_b)}")
         t = np.linspace(0, 1, steps, dtype=self.dtype)[None, :, None]
         z = (1 - t) * z_a[:, None] + t * z_b[:, None]  # (N, steps, latent)
-        strips = self.decode(z.reshape(-1, self.latent_dim)).reshape(-1, steps, *self.image_shape)
+        every = None if labels is None else np.repeat(labels, steps)
+        strips = self.decode(z.reshape(-1, self.latent_dim), every).reshape(-1, steps, *self.image_shape)
         return strips[0] if single else strips
+
+    def one_hot(self, labels: np.ndarray | None, n: int) -> tuple[np.ndarray, ...]:
+        """(labels as rows with a 1 at their class,), n of them; () in a model that takes none. Or a ConfigError."""
+        name = type(self).__name__
+        if not self.classes:
+            if labels is not None:
+                raise ConfigError(f"labels= are for a conditional model, and {name} is none; leave them out")
+            return ()
+        if labels is None:
+            raise ConfigError(f"{name} needs labels=, a class from 0 to {self.classes - 1} for each image")
+        labels = _as_array("labels", labels)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise DataError(f"labels must be {n} whole numbers, one per image, got {labels.dtype} {labels.shape}")
+        if n and not 0 <= labels.min() <= labels.max() < self.classes:
+            raise DataError(f"labels run from {labels.min()} to {labels.max()}; {name} has 0 to {self.classes - 1}")
+        return (np.eye(self.classes, dtype=self.dtype)[labels],)
 
     def as_images(self, x: np.ndarray) -> np.ndarray:
         """x as (N, H, W, C) in the model's dtype: uint8 is divided by 255. A DataError says what does not fit."""
@@ -258,22 +319,24 @@ class Model:
             raise DataError(f"{name} holds values that are not finite in {self.dtype}; remove or replace them first")
         return floats
 
-    def _apply(self, part: str, x: np.ndarray) -> np.ndarray:
+    def _apply(self, part: str, *xs: np.ndarray) -> np.ndarray:
         """One part on any number of rows: full twins of EVAL_ROWS, the last one filled up with zeros."""
-        rows = min(EVAL_ROWS, max(1, len(x)))
+        count = len(xs[0])
+        rows = min(EVAL_ROWS, max(1, count))
         rows = EVAL_ROWS if rows > 16 else 16 if rows > 1 else 1  # three sizes at most, so few twins are kept
         key = (part, rows)
         if key not in self._part_twins:
-            buffer = self.device.empty((rows, *x.shape[1:]), self.dtype)
-            self._part_twins[key] = (buffer, self.parts[part].bind(self.site(part, rows, "evaluate")))
-        buffer, twin = self._part_twins[key]
-        out = np.empty((len(x), *self.parts[part].out_shape), self.dtype)
-        host = np.zeros(buffer.shape, self.dtype)
-        for start in range(0, len(x), rows):
-            chunk = x[start : start + rows]
-            host[: len(chunk)] = chunk
-            self.device.put(host, buffer)
-            out[start : start + rows] = self.device.get(twin.forward(buffer))[: len(chunk)]
+            buffers = [self.device.empty((rows, *x.shape[1:]), self.dtype) for x in xs]
+            self._part_twins[key] = (buffers, self.parts[part].bind(self.site(part, rows, "evaluate")))
+        buffers, twin = self._part_twins[key]
+        out = np.empty((count, *self.parts[part].out_shape), self.dtype)
+        hosts = [np.zeros(buffer.shape, self.dtype) for buffer in buffers]
+        for start in range(0, count, rows):
+            stop = min(start + rows, count)
+            for x, host, buffer in zip(xs, hosts, buffers, strict=True):
+                host[: stop - start] = x[start:stop]
+                self.device.put(host, buffer)
+            out[start:stop] = self.device.get(twin.forward(*buffers))[: stop - start]
         return out
 
     def __repr__(self) -> str:

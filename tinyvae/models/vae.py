@@ -38,14 +38,18 @@ class VAE(Model):
         require_int("latent_dim", latent_dim, 1, ", the number of latent variables")
         parts = {
             "encoder": encoder,
-            "latent": Latent(latent_dim),
+            "latent": self.make_latent(latent_dim),
             "decoder": decoder,
             "likelihood": make_likelihood(likelihood, sigma),
         }
         players = (Player("vae", tuple(parts)),)
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def make_latent(self, latent_dim: int) -> Latent:
+        """The layer that draws z."""
+        return Latent(latent_dim)
+
+    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """z_mean and z_log_sigma, (N, latent) each. x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]."""
-        h = self._apply("encoder", self.as_images(x))
+        h, _ = super().encode(x, labels)
         return h[:, : self.latent_dim].copy(), h[:, self.latent_dim :].copy()

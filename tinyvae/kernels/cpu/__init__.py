@@ -9,7 +9,7 @@ from typing import Any
 from numba import config
 
 from ...errors import KernelError
-from . import conv, dense, elementwise, likelihood, noise, optimise
+from . import conv, dense, elementwise, importance, joining, likelihood, noise, normalise, optimise
 
 _FILES = {
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
@@ -21,6 +21,12 @@ _FILES = {
     likelihood: (
         "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
         "discretized_logistic_nll", "categorical_nll", "aimed_objective",
+    ),
+    importance: ("importance_weights", "importance_grad", "importance_objective"),
+    normalise: ("batch_norm", "batch_norm_frozen", "batch_norm_grad", "layer_norm", "layer_norm_grad"),
+    joining: (
+        "dropout", "add_noise", "add", "concat_label", "concat_label_grad", "gather_labels", "upsample",
+        "upsample_grad",
     ),
     noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     optimise: ("grad_norm", "adam", "sgd", "tick"),
