@@ -351,6 +351,12 @@ COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "cuda": _Later(".cuda"),
 }
 TF32 = _Later(".cuda", "TF32_COLUMN")
+LACKING = {"cuda": frozenset(op.name for op in table_layers.TABLE)}  # ops that a column does not have
+
+
+def ops_of(device: str) -> list[str]:
+    """The ops that a device has, in the order of the table."""
+    return [name for name in OPS if name not in LACKING.get(device, ())]
 
 
 def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32") -> Kernels:
@@ -366,5 +372,5 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 __all__ = [
     "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LEAKY_RELU", "OPS", "RELU", "SIGMOID", "SOFTPLUS", "TANH",
-    "Arg", "Kernels", "Op", "load", "meaning", "output_size",
+    "LACKING", "Arg", "Kernels", "Op", "load", "meaning", "ops_of", "output_size",
 ]  # fmt: skip
