@@ -37,8 +37,8 @@ from .bench import Runner
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
 from .meaning import MEANINGS, Meaning, MeaningError
-from .meaning_ops import OP_MEANINGS
 from .meaning_layers import LAYER_MEANINGS
+from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
 from .pairs_layers import LAYER_PAIRS
 from .report import Failure, Report

@@ -371,6 +371,6 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 
 __all__ = [
-    "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LEAKY_RELU", "OPS", "RELU", "SIGMOID", "SOFTPLUS", "TANH",
-    "LACKING", "Arg", "Kernels", "Op", "load", "meaning", "ops_of", "output_size",
+    "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LACKING", "LEAKY_RELU", "OPS", "RELU", "SIGMOID", "SOFTPLUS", "TANH",
+    "Arg", "Kernels", "Op", "load", "meaning", "ops_of", "output_size",
 ]  # fmt: skip
