@@ -79,7 +79,7 @@ def disturbed(device: str) -> str:
 
 
 def labels_of_images(device: str) -> str:
-    """gather_labels gives the labels of the images that gather takes; in concat_label row r has that of image r // k."""
+    """gather_labels gives the labels of the images that gather takes; in concat_label row r has image r // k's."""
     run, order = Runner(device), np.array([3, 1, 4, 0, 2])
     y = run("gather_labels", np.array([2, 0, 1, 2, 3]), order, _counters(cursor=1), y=(3, 4))
     require(np.array_equal(y, np.eye(4)[[0, 3, 2]]), f"labels of images 1, 4, 0 are 0, 3, 2, one-hot, not {y.tolist()}")
