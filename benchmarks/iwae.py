@@ -154,8 +154,8 @@ def report(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Nats per image, {found['models']['vae']['images']:,} test images, binarised once, the same for both; ± is the "
-        f"standard error over images. Times are of one thread's CPU, {found['machine']}.",
+        f"Nats per image, {found['models']['vae']['images']:,} test images, binarised once, the same for both; ± is "
+        f"the standard error over images. Times are of one thread's CPU, {found['machine']}.",
         "",
         f"`{found['command']}`",
         "",

@@ -16,7 +16,7 @@ from . import __version__, checkpoint, datasets, plots, zoo
 from .config import THREAD_VARIABLES, ModelConfig, RunConfig, TrainConfig
 from .datasets import Dataset
 from .device import DEVICES, open_device
-from .errors import CheckpointError, ConfigError, DataError, DeviceError
+from .errors import CheckpointError, ConfigError, DeviceError
 from .evaluate import fit_prior
 from .models import VAE, Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
@@ -123,9 +123,11 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
 
 
 def count_classes(data: Dataset) -> int:
-    """The number of labels of a data set, or a DataError where it has none."""
+    """The number of labels of a data set, or a ConfigError where it has none."""
     if data.train_labels is None or data.test_labels is None:
-        raise DataError(f"{data.name} has no labels, and a conditional model needs them; use another data set or model")
+        raise ConfigError(
+            f"{data.name} has no labels, and a conditional model needs them; use another data set or model"
+        )
     return int(max(data.train_labels.max(), data.test_labels.max())) + 1
 
 

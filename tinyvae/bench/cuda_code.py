@@ -22,7 +22,7 @@ import numpy as np
 from numba import from_dtype, typeof, types
 
 from ..device import cuda
-from ..kernels import OPS
+from ..kernels import OPS, ops_of
 from ..kernels.cuda import COLUMN, TF32_COLUMN, __path__, compile
 from ..kernels.op import FLOATS
 from .cases import convs, ops, products
@@ -115,7 +115,7 @@ def ghosts(name: str, lengths: Mapping[str, Any], dtype: Any) -> Iterator[list[A
 
 def calls() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(op, lengths) of every example and variant of the table, and of every case that is measured."""
-    for case in (*ops(), *products(), *convs()):
+    for case in (*(case for case in ops() if case.op in ops_of("cuda")), *products(), *convs()):
         examples = OPS[case.op].examples.values() if case.group == "ops" else [case.lengths]
         for lengths in examples:
             for variant in ({}, *VARIANTS.get(case.op, ())):

@@ -15,13 +15,16 @@ from ..device import open_device
 from ..kernels import ACTIVATIONS, LACKING, OPS
 from ..layers import (
     Activation,
+    BatchNorm,
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
     Conv2d,
     ConvTranspose2d,
+    Corrupt,
     Dense,
     DiscretizedLogistic,
+    Dropout,
     Flatten,
     Gaussian,
     GaussianOptimal,
@@ -29,19 +32,25 @@ from ..layers import (
     GaussianScalar,
     Latent,
     Layer,
+    LayerNorm,
     Likelihood,
     Reshape,
+    Residual,
     Sequential,
     SiLU,
+    Upsample,
+    WithLabel,
 )
 from ..step import make_plan
 from .bench import Runner
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
 from .meaning import MEANINGS, Meaning, MeaningError
+from .meaning_layers import LAYER_MEANINGS
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
 from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
+from .pairs_layers import LAYER_PAIRS
 from .report import Failure, Report
 
 DEFAULT_SIZE = Plan(elements=0, sampled=0, directions=3)  # of a model of 10⁵ parameters and more
@@ -127,7 +136,7 @@ class LayerCase:
     """A layer at one shape: build() makes a fresh one."""
 
     build: Callable[[], Layer]
-    in_shape: tuple[int, ...]
+    in_shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
     batch: int = 3
     samples: int = 1
     places: tuple[str, ...] = ()
@@ -206,7 +215,34 @@ KINDS: tuple[tuple[Callable[[], Likelihood], tuple[int, int, int]], ...] = (
 AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
 """Objectives whose KL weights follow from the batch."""
 
-TINY = {"ae": ((5, 7, 1), (9,)), "vae": ((5, 3, 3), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,))}
+def further_cases() -> Iterator[LayerCase]:
+    """The layers of normalisation, noise and joining."""
+    for shape in ((5,), (3, 2, 4)):
+        yield LayerCase(BatchNorm, shape, places=("batch_norm", "batch_norm_grad", "BatchNorm"))
+        yield LayerCase(LayerNorm, shape, places=("layer_norm", "layer_norm_grad", "LayerNorm"))
+        yield LayerCase(lambda: Dropout(0.3), shape, places=("dropout", "Dropout"))
+    for noise in ("masking", "gaussian"):
+        yield LayerCase(lambda n=noise: Corrupt(n, 0.4), (3, 2, 1), places=("dropout", "add_noise", "Corrupt"))  # type: ignore[misc]
+    yield LayerCase(
+        lambda: Residual(Sequential(Dense(5, 4, "relu"), Dense(4, 5, "tanh"))), (5,),
+        places=("add", "Residual", *DENSE_OPS),
+    )  # fmt: skip
+    yield LayerCase(lambda: Residual(Residual(Dense(3, 3, "elu"))), (3,), 2, places=("add", "Residual", *DENSE_OPS))
+    labels = ("concat_label", "concat_label_grad", "WithLabel", *DENSE_OPS)
+    yield LayerCase(lambda: WithLabel(Dense(9, 4, "tanh")), ((3, 2, 1), (3,)), places=labels)
+    for factor in (2, 3):
+        yield LayerCase(lambda f=factor: Upsample(f), (2, 3, 2), places=("upsample", "upsample_grad", "Upsample"))  # type: ignore[misc]
+    yield LayerCase(
+        lambda: Sequential(
+            Conv2d(1, 3, 3, 1, 1), BatchNorm(), Activation("tanh"), Upsample(2), Flatten(), Dropout(0.2), LayerNorm(),
+            Dense(72, 3),
+        ),
+        (3, 2, 1), places=("batch_norm", "upsample", "dropout", "layer_norm", "Sequential", *DENSE_OPS, *CONV_OPS),
+    )  # fmt: skip
+
+
+DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae")}
+TINY = {"ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,))} | DENSE_TINY
 """Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
 
 
@@ -227,7 +263,24 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
         return report
 
     places = ("Model", "objective", *DENSE_OPS, *CONV_OPS, *LATENT_OPS, "bernoulli_nll", "gaussian_nll")
-    return Check("model", f"{name} {image} {likelihood}, {size} size", places, run)
+    return Check("model", f"{name} {image} {likelihood}, {size} size", places + MODEL_OPS.get(name, ()), run)
+
+
+MODEL_OPS = {  # beside those that every model has
+    "dae": ("dropout", "Corrupt"),
+    "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
+    "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
+}
+
+
+def _doubly() -> Check:
+    """The doubly reparameterised gradient, which is that of a surrogate."""
+
+    def run(device: str, seed: int) -> Report:
+        model = zoo.build("iwae", (5, 3, 1), 2, (9,), device=device, dtype="float64", seed=seed, samples=3, doubly=True)
+        return gradcheck(model, seed=seed)
+
+    return Check("model", "iwae (5, 3, 1) doubly reparameterised, surrogate", MODEL_OPS["iwae"], run)
 
 
 def _of_aim(aim: str) -> Check:
@@ -243,13 +296,15 @@ def _of_aim(aim: str) -> Check:
 
 def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[Check]:
     """Every check of these groups, in the order of the table."""
-    ops = [_of_pair(pair) for pair in PAIRS] + [_of_meaning("op", m) for m in (*OP_MEANINGS, AIM)]
+    ops = [_of_pair(pair) for pair in (*PAIRS, *LAYER_PAIRS)]
+    ops += [_of_meaning("op", m) for m in (*OP_MEANINGS, *LAYER_MEANINGS, AIM)]
     every = [
         *ops,
         *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS)),
-        *(case.check() for case in layer_cases()),
+        *(case.check() for case in (*layer_cases(), *further_cases())),
         *(_of_model(name, likelihood, True) for name in zoo.ZOO for likelihood in ("bernoulli", "gaussian")),
         *(_of_aim(aim) for aim in AIMS),
+        _doubly(),
         *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),
     ]
     return [check for check in every if check.group in groups]
@@ -301,6 +356,8 @@ def check_all(
         table.lines.append(run_check(check, device, seed))
         if progress:
             progress(str(table.lines[-1]))
+    if lacking and progress:
+        progress(f"left out: what needs an op that {device} lacks ({', '.join(sorted(lacking))})")
     if "op" in groups:
         for name in uncovered(every):
             sentence = f"op {name} has no check: add a pair, or a meaning check"

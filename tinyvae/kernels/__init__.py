@@ -393,8 +393,13 @@ COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
     "cuda": _Later(".cuda"),
 }
 # ops that a device has no version of, so that a layer that asks for one is refused: a GPU has those of the first page
-LACKING: dict[str, tuple[str, ...]] = {"cuda": tuple(name for name in OPS if not hasattr(reference, name))}
+LACKING = {"cuda": frozenset(name for name in OPS if not hasattr(reference, name))}
 TF32 = _Later(".cuda", "TF32_COLUMN")
+
+
+def ops_of(device: str) -> list[str]:
+    """The ops that a device has, in the order of the table."""
+    return [name for name in OPS if name not in LACKING.get(device, ())]
 
 
 def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32") -> Kernels:
@@ -410,5 +415,5 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 __all__ = [
     "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LACKING", "LEAKY_RELU", "OPS", "PAGES", "RELU", "SIGMOID", "SOFTPLUS",
-    "TANH", "Arg", "Kernels", "Op", "load", "meaning_of", "output_size",
+    "TANH", "Arg", "Kernels", "Op", "load", "meaning_of", "ops_of", "output_size",
 ]  # fmt: skip
