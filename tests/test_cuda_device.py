@@ -391,8 +391,6 @@ def test_arrays_of_the_gpu_begin_on_256_bytes_and_do_not_touch(gpu):
 SHAPE = (4, 4, 1)
 
 
-
-
 def needs(*names):
     lacking = [name for name in names if name not in kernels.COLUMNS["cuda"]]
     if lacking:

@@ -215,6 +215,7 @@ KINDS: tuple[tuple[Callable[[], Likelihood], tuple[int, int, int]], ...] = (
 AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
 """Objectives whose KL weights follow from the batch."""
 
+
 def further_cases() -> Iterator[LayerCase]:
     """The layers of normalisation, noise and joining."""
     for shape in ((5,), (3, 2, 4)):
@@ -356,6 +357,7 @@ def check_all(
         table.lines.append(run_check(check, device, seed))
         if progress:
             progress(str(table.lines[-1]))
+    lacking = LACKING.get(device, frozenset())
     if lacking and progress:
         progress(f"left out: what needs an op that {device} lacks ({', '.join(sorted(lacking))})")
     if "op" in groups:
