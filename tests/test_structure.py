@@ -19,7 +19,7 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"zoo"},
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum"}
-    | {"plots", "canvas", "charts", "bench", "learn"},
+    | {"plots", "canvas", "charts", "bench", "learn", "aggregate", "classifier", "judges", "doctor"},
     {"run", "explore"},
     {"cli"},
     {"__main__"},
