@@ -21,7 +21,7 @@ EPOCHS = 8
 # what it should be, model, data, options of the model, options of the training
 RUNS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("collapsed", "vae", "mnist", {}, {"beta": 100.0}),
-    ("collapsed", "conv-vae", "mnist", {}, {"beta": 50.0}),
+    ("collapsed", "conv-vae", "mnist", {}, {"beta": 50.0, "epochs": 3}),
     ("collapsed", "vae", "mnist", {"likelihood": "mse"}, {"beta": 30.0}),
     ("collapsed", "vae", "sprites", {"likelihood": "gaussian", "sigma": 5.0}, {}),
     ("holes", "vae", "mnist", {}, {"beta": 0.01}),
@@ -29,9 +29,9 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("holes", "ae", "mnist", {}, {}),
     ("holes", "vae", "sprites", {"likelihood": "gaussian", "sigma": 0.01}, {}),
     ("healthy", "vae", "mnist", {}, {}),
-    ("healthy", "vae", "mnist", {"latent_dim": 2}, {}),
-    ("healthy", "conv-vae", "mnist", {"latent_dim": 64}, {"beta": 2.0}),
-    ("healthy", "vae", "sprites", {"latent_dim": 10}, {}),
+    ("healthy", "vae", "mnist", {"latent_dim": 2}, {"epochs": 20}),
+    ("healthy", "conv-vae", "mnist", {"latent_dim": 64}, {"beta": 2.0, "epochs": 3}),
+    ("healthy", "vae", "sprites", {"latent_dim": 10}, {"beta": 4.0, "epochs": 12}),
 )
 
 
@@ -68,8 +68,8 @@ def main() -> int:
         os.environ |= dict.fromkeys(THREAD_VARIABLES, str(args.threads))
     sets = {name: data(name) for name in ("mnist", "sprites")}
     rows = [
-        "| made to be | run | verdict | nats of information | MMD² to N(0, I) | first advice |",
-        "|---|---|---|---|---|---|",
+        "| made to be | run | verdict | nats of information | MMD² to N(0, I) | filled | reached | first advice |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     results, right = [], 0
     for expected, name, source, options, training in RUNS:
@@ -77,8 +77,9 @@ def main() -> int:
         right += found.verdict == expected
         said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in (options | training).items())
         information, mmd = found.figures["mutual_information"], found.figures["mmd_standard_normal"]
+        shares = [f"{found.figures[name + '_standard_normal']:.3f}" for name in ("filled", "reached")]
         cells = [expected, f"`{name}` on {source}" + (f", {said}" if said else ""), found.verdict]
-        cells += ["–" if information is None else f"{information:.2f}", f"{mmd:.4f}", found.advice[0]]
+        cells += ["–" if information is None else f"{information:.2f}", f"{mmd:.4f}", *shares, found.advice[0]]
         rows.append(f"| {' | '.join(cells)} |")
         print(rows[-1], file=sys.stderr, flush=True)
         results.append({"expected": expected, "model": name, "data": source, "options": options, "training": training})
