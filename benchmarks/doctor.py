@@ -21,7 +21,7 @@ EPOCHS = 8
 # what it should be, model, data, options of the model, options of the training
 RUNS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("collapsed", "vae", "mnist", {}, {"beta": 100.0}),
-    ("collapsed", "conv-vae", "mnist", {}, {"beta": 50.0, "epochs": 3}),
+    ("collapsed", "conv-vae", "mnist", {}, {"beta": 50.0, "epochs": 2}),
     ("collapsed", "vae", "mnist", {"likelihood": "mse"}, {"beta": 30.0}),
     ("collapsed", "vae", "sprites", {"likelihood": "gaussian", "sigma": 5.0}, {}),
     ("holes", "vae", "mnist", {}, {"beta": 0.01}),
@@ -30,7 +30,7 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("holes", "vae", "sprites", {"likelihood": "gaussian", "sigma": 0.01}, {}),
     ("healthy", "vae", "mnist", {}, {}),
     ("healthy", "vae", "mnist", {"latent_dim": 2}, {"epochs": 20}),
-    ("healthy", "conv-vae", "mnist", {"latent_dim": 64}, {"beta": 2.0, "epochs": 3}),
+    ("healthy", "vae", "mnist", {"latent_dim": 64}, {"beta": 0.5}),
     ("healthy", "vae", "sprites", {"latent_dim": 10}, {"beta": 4.0, "epochs": 12}),
 )
 

@@ -17,6 +17,8 @@ from tinyvae.config import THREAD_VARIABLES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latent"
 KINDS, DIMENSIONS = ("ae", "vae"), (2, 20)
+KNOWN = 20_000  # training images that samples are compared with
+CURVE = 2000  # test images behind each point of the curve
 DISTANCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ROWS = {  # figure: (is more better?, what it is); the first two are the ones to judge by
     "kept": (True, "**continuity**: codes moved by ½ standard deviation whose image keeps its label"),
@@ -49,17 +51,30 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     cache = None if args.models is None else Path(args.models)
     judge = train_classifier(mnist, cache=None if cache is None else cache / "classifier.npz")
     accuracy = judge.accuracy(mnist.test_images, mnist.test_labels)
-    yardstick = tinyvae.latent_space.measure(mnist.train_images, mnist.test_images)
+    yardstick = tinyvae.latent_space.measure(mnist.train_images[:KNOWN], mnist.test_images)
     figures: dict[str, Any] = {}
-    for latent in DIMENSIONS:
+    for latent in args.dimensions:
         for seed in range(args.seeds):
             for kind in KINDS:
                 model = trained(kind, latent, seed, args.epochs, mnist, cache)
-                figures.setdefault(f"{kind}-{latent}", []).append(figures_of(model, judge, mnist, yardstick))
+                name = f"{kind}-{latent}-{seed}-{args.epochs}.json"
+                row = kept_in(cache, name, lambda m=model: figures_of(m, judge, mnist, yardstick))
+                figures.setdefault(f"{kind}-{latent}", []).append(row)
                 print(f"{kind}, {latent} dimensions, seed {seed}", file=sys.stderr, flush=True)
                 if latent == 2 and seed == 0:
                     figures[f"plane-{kind}"] = plane(model, judge, mnist)
     return {"epochs": args.epochs, "seeds": args.seeds, "classifier_accuracy": accuracy, "figures": figures}
+
+
+def kept_in(cache: Path | None, name: str, make: Any) -> dict[str, Any]:
+    """What `make` gives, from a file in `cache` where it is there: a run that was stopped goes on."""
+    path = None if cache is None else cache / name
+    if path is not None and path.exists():
+        return json.loads(path.read_text("utf-8"))
+    row = make()
+    if path is not None:
+        path.write_text(json.dumps(row), "utf-8")
+    return row
 
 
 def trained(kind: str, latent: int, seed: int, epochs: int, mnist: Any, cache: Path | None) -> Any:
@@ -89,10 +104,11 @@ def figures_of(model: Any, judge: Any, mnist: Any, yardstick: Any) -> dict[str, 
         "continuity": profile.mean(),
         "continuity_rise": 2 * profile[len(profile) // 2] / (profile[0] + profile[-1]),
     }
-    figures["kept_at"] = [judges.kept(model, judge, test, d) for d in DISTANCES]
+    figures["kept_at"] = [judges.kept(model, judge, test[:CURVE], d) for d in DISTANCES]
     standard = np.zeros(model.latent_dim), np.eye(model.latent_dim)
     for name, prior in (("", None), ("_standard_normal", standard)):
-        shares = latent_space.completeness_shares(model, train, test, prior=prior, yardstick=yardstick)
+        if name == "" or "latent" not in model.parts:  # a VAE's prior is N(0, I)
+            shares = latent_space.completeness_shares(model, train[:KNOWN], test, prior=prior, yardstick=yardstick)
         figures |= {f"completeness{name}": shares.near, f"completeness_local{name}": shares.local}
         figures[f"filled_and_reached{name}"] = min(figures[f"filled{name}"], figures[f"reached{name}"])
     return {k: float(v) if isinstance(v, np.floating) else v for k, v in figures.items()}
@@ -197,6 +213,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Autoencoder against VAE: figures of the latent space.")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS, choices=DIMENSIONS)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument(
@@ -211,6 +228,8 @@ def main() -> int:
     if args.models is not None:
         Path(args.models).mkdir(parents=True, exist_ok=True)
     result = measure(args)
+    if len(args.dimensions) < len(DIMENSIONS):  # the rest is measured elsewhere; --models keeps what is done here
+        return 0
     out = Path(args.out)
     draw(result, out.with_suffix(".png"))
     result["figures"] = {k: v for k, v in result["figures"].items() if not k.startswith("plane")}

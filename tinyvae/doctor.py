@@ -80,8 +80,8 @@ def _findings(f: Mapping[str, Any]) -> list[str]:
         lines.append(f"codes tell {information:.2f} of at most {limit:.2f} nats about which image they are of{more}")
     lines.append(f"MMD² of codes and N(0, I) {f['mmd_standard_normal']:.4f}; holes above {MOST_MMD:g}")
     filled, reached = f["filled_standard_normal"], f["reached_standard_normal"]
-    shares = f"{filled:.0%} of draws from N(0, I) have a code near, {reached:.0%} of the codes such a draw"
-    lines.append(f"{shares}; at best 95 %, holes below {LEAST_SHARE:.0%}".replace("%", " %").replace("  %", " %"))
+    shares = f"{100 * filled:.0f} % of draws from N(0, I) have a code near, {100 * reached:.0f} % of codes such a draw"
+    lines.append(f"{shares}; 95 % at best, holes below {100 * LEAST_SHARE:.0f} %")
     return lines
 
 
@@ -105,7 +105,7 @@ def _collapsed(f: Mapping[str, Any], model: ModelConfig, train: TrainConfig) -> 
         )
     if "free_bits" in {field.name for field in fields(TrainConfig)}:
         advice.append("keep some nats per dimension free of charge: --free-bits 0.5")
-    advice.append("a weaker decoder (smaller --hidden) cannot do without codes; so can fewer, better used --latent-dim")
+    advice.append("a weaker decoder cannot do without codes: a smaller --hidden")
     if train.beta <= 1:
         advice.append(f"if the loss did not fall at all: a smaller --lr than {train.lr or 1e-3:g}")
     return why, advice
@@ -115,11 +115,11 @@ def _holes(f: Mapping[str, Any], model: ModelConfig, train: TrainConfig) -> tupl
     why = "new images are drawn where the decoder was never trained, as the codes do not lie like N(0, I)"
     advice = []
     if f["kl_per_dimension"] is None:
-        kind = model.model.replace("ae", "vae")
+        kind = "conv-vae" if model.model.startswith("conv") else "vae"
         advice.append(f"an autoencoder's codes are not told where to lie: train --model {kind}")
         advice.append(
             "or draw from a Gaussian fitted to the codes, as tinyvae sample does: "
-            f"{f['filled']:.0%} of its draws have a code near"
+            f"{100 * f['filled']:.0f} % of its draws have a code near"
         )
         return why, advice
     if train.beta < 1:
