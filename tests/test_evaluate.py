@@ -152,6 +152,14 @@ def test_result_does_not_depend_on_batch_size(vae, size, monkeypatch):
     np.testing.assert_allclose(found.nll, expected.nll, rtol=1e-5)
 
 
+def test_common_draws_make_a_figure_independent_of_its_neighbours(vae):
+    x = pictures(12, 4)
+    common = ev.importance_sampling(vae, x, 20, common=True)
+    some = ev.importance_sampling(vae, x[5:8], 20, common=True)
+    np.testing.assert_allclose(some.nll, common.nll[5:8], rtol=1e-6)
+    np.testing.assert_allclose(ev.importance_sampling(vae, x, 20).nll[0], common.nll[0], rtol=1e-5)
+
+
 def test_clock_is_put_back_and_result_repeats(vae):
     x = pictures(30, 5)
     before, bound = vae.eval_clock.get(), evaluate_pass(vae, Feed(vae, x))

@@ -19,8 +19,8 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"zoo"},
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum", "explain"}
-    | {"plots", "canvas", "charts", "bench", "learn"},
-    {"run", "explore"},
+    | {"plots", "canvas", "charts", "bench", "learn", "aggregate", "classifier", "judges", "doctor"},
+    {"run", "explore", "sklearn"},
     {"cli"},
     {"__main__"},
 ]

@@ -67,6 +67,7 @@ def build_parser() -> Parser:
         ("reconstruct", "picture of test images beside their reconstructions", add_picture),
         ("interpolate", "picture of straight walks between test images' codes", add_picture),
         ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
+        ("doctor", "says in words whether the posterior has collapsed or the latent space has holes", add_doctor),
         ("explore", "one HTML file to walk through the latent space in, with any browser, offline", add_explore),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -158,6 +159,11 @@ def add_picture(command: argparse.ArgumentParser) -> None:
 def add_latent(command: argparse.ArgumentParser) -> None:
     """The options of `latent`."""
     command.add_argument("--out", default=None, metavar="DIR", help="folder of the pictures (default: the run's)")
+
+
+def add_doctor(command: argparse.ArgumentParser) -> None:
+    """The options of `doctor`."""
+    command.add_argument("--json", action="store_true", help="all figures too, as JSON")
 
 
 def add_explore(command: argparse.ArgumentParser) -> None:
@@ -271,6 +277,19 @@ def picture(command: str) -> Callable[[dict[str, Any]], None]:
     return call
 
 
+def doctor(options: dict[str, Any]) -> None:
+    """tinyvae doctor"""
+    import json
+    from pathlib import Path
+
+    from .doctor import examine
+    from .run import open_run
+
+    run = open_run(Path(options["run"]), options["device"])
+    diagnosis = examine(run.model, run.data, run.config.train)
+    print(json.dumps(diagnosis.to_json(), indent=2) if options["json"] else diagnosis)
+
+
 def explore(options: dict[str, Any]) -> None:
     """tinyvae explore"""
     from pathlib import Path
@@ -353,6 +372,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "reconstruct": picture("reconstruct"),
     "interpolate": picture("interpolate"),
     "latent": picture("latent"),
+    "doctor": doctor,
     "explore": explore,
     "gradcheck": gradcheck,
     "bench": bench,

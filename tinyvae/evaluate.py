@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .aggregate import aggregate_figures
 from .clock import CURSOR, ROW, SEED, STEP
 from .config import BINARIZE, require_choice, require_int
 from .datasets import Dataset
@@ -58,7 +59,7 @@ def evaluate(
     active_units          latent dimensions in use
 
     samples = 0 leaves the nll out. nll_images: only the first so many images are importance-sampled, None for all.
-    train_images: adds the figures of `latent_report`, which compares pictures and so takes all images as they are.
+    train_images: adds those of `latent_report` and `aggregate_figures`, which take the images' pixels as they are.
     binarize: as in training; "static" and "dynamic" both draw once.
     seed: of importance samples, segments and prior samples; never of the binarisation.
     A deterministic model has no bound, no KL, no likelihood of x and no scale for its codes: these figures are None.
@@ -80,8 +81,8 @@ def evaluate(
     report["active_units"] = active_units(model, seen) if "latent" in model.parts else None
     report["rmse"] = rmse(model, seen)
     if train_images is not None:
-        grey = binarized(model, images, "none")
-        report |= latent_figures(model, binarized(model, train_images, "none"), grey, seed)
+        grey, known = binarized(model, images, "none"), binarized(model, train_images, "none")
+        report |= latent_figures(model, known, grey, seed) | aggregate_figures(model, known, grey, seed)
     return report
 
 
@@ -139,10 +140,10 @@ def rmse(model: Model, images: np.ndarray) -> float:
     return float(np.sqrt(total / images.size))
 
 
-def _batches(model: Model, feed: Feed, samples: int) -> Iterator[tuple[int, Batch]]:
+def _batches(model: Model, feed: Feed, samples: int, most: int = 2**31) -> Iterator[tuple[int, Batch]]:
     """(start, batch) over a feed, each batch filled, at the same noise address whatever the batch size."""
     pixels = int(np.prod(model.image_shape)) * samples
-    size = min(feed.count, max(1, BATCH_PIXELS // pixels))
+    size = min(feed.count, most, max(1, BATCH_PIXELS // pixels))
     for start in range(0, feed.count, size):
         batch = model.batch("evaluate", min(size, feed.count - start), samples)
         model.eval_clock.set(cursor=start, row=start * samples)
@@ -177,7 +178,12 @@ class ImportanceSample:
 
 
 def importance_sampling(
-    model: Model, images: np.ndarray, samples: int, seed: int = 0, progress: Progress | None = None
+    model: Model,
+    images: np.ndarray,
+    samples: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+    common: bool = False,
 ) -> ImportanceSample:
     """log p(x) ≈ log 1/K Σ_k w_k,  w_k = p(x|z_k) p(z_k) / q(z_k|x),  z_k ~ q(z|x).
 
@@ -186,6 +192,8 @@ def importance_sampling(
     mc_error², which is the delta method's Var(w) / (K · mean(w)²). It is no error bar: where effective_samples is near
     1, the draws have missed where the mass is, and both are too small.
     Draw k of image n is the same for every K ≥ k and every batch size (up to rounding): noise is addressed by place.
+    common: every image gets the draws of the first, so that its figure is its own, whatever images stand around it;
+    one image at a time, which is slower.
     """
     require_int("samples", samples, 1, ", the number of importance samples")
     if not isinstance(model.parts.get("latent"), Latent):
@@ -196,8 +204,8 @@ def importance_sampling(
     before = clock.get()
     columns = np.empty((4, feed.count))
     try:
-        for start, batch in _batches(model, feed, CHUNK):
-            clock.set(seed=seed)
+        for start, batch in _batches(model, feed, CHUNK, 1 if common else feed.count):
+            clock.set(seed=seed, row=0 if common else start * CHUNK)
             columns[:, start : start + batch.rows] = _summary(_log_weights(model, batch, samples))
             if progress is not None:
                 progress(start + batch.rows, feed.count)

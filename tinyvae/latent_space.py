@@ -97,20 +97,26 @@ def continuity_profile(
     rise towards the middle shows what lies between codes: in an autoencoder places that no image maps to, and what is
     decoded there is encoded elsewhere.
     """
-    require_int("pairs", pairs, 1)
-    require_int("steps", steps, 2, ", as both ends are included")
     codes = model.encode(images)[0].astype(np.float64)
-    if len(codes) < 2:
-        raise DataError("continuity needs at least two images, to join their codes")
+    walks = segments(codes, pairs, steps, seed)
     scale = np.sqrt(codes.var(axis=0).sum())
     if scale == 0:
         return np.full(steps, np.nan)
+    z = walks.reshape(-1, codes.shape[1])  # (pairs·steps, latent)
+    back = model.encode(model.decode(z))[0]
+    return np.sqrt(np.square(z - back).sum(axis=1)).reshape(-1, steps).mean(axis=0) / scale
+
+
+def segments(codes: np.ndarray, pairs: int, steps: int, seed: int = 0) -> np.ndarray:
+    """Codes (pairs, steps, latent) on straight segments between seeded pairs of different codes, both ends included."""
+    require_int("pairs", pairs, 1)
+    require_int("steps", steps, 2, ", as both ends are included")
+    if len(codes) < 2:
+        raise DataError("continuity needs at least two images, to join their codes")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(codes))
     a, b = codes[order[:pairs], None], codes[np.roll(order, -1)[:pairs], None]
     t = np.linspace(0, 1, steps)[:, None]
-    z = ((1 - t) * a + t * b).reshape(-1, codes.shape[1])  # (pairs·steps, latent)
-    back = model.encode(model.decode(z))[0]
-    return np.sqrt(np.square(z - back).sum(axis=1)).reshape(-1, steps).mean(axis=0) / scale
+    return (1 - t) * a + t * b
 
 
 def completeness(
