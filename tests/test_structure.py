@@ -20,7 +20,7 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum"}
     | {"plots", "canvas", "charts", "bench", "learn"},
-    {"run", "explore"},
+    {"run", "explore", "anomaly_run"},
     {"cli"},
     {"__main__"},
 ]

@@ -9,8 +9,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "explore", "gradient_check", "kernels",
-    "layers", "learn", "models", "museum", "params", "plots", "run", "step", "training", "zoo",
+    "anomaly", "checkpoint", "clock", "config", "datasets", "device", "errors", "evaluate", "explore", "gradient_check",
+    "kernels", "layers", "learn", "models", "museum", "params", "plots", "run", "step", "training", "zoo",
 }  # fmt: skip
 
 _NAMES = {
