@@ -236,7 +236,10 @@ def test_latent_scores_by_hand(found, vae):
     inverse = np.linalg.inv(np.cov(codes.T) + np.diag((sigma**2).mean(axis=0)))
     white = [(v - codes.mean(0)) @ inverse @ (v - codes.mean(0)) for v in z]
     np.testing.assert_allclose(scores["mahalanobis"][:7], white, rtol=1e-4)
-    joint = np.log(scores["relative_error"]) + np.log(np.maximum(scores["latent_neighbour"], detector.TINY))
+    unit, own = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (codes, z))
+    distance = np.linalg.norm(own[:, None] - unit[None], axis=2).min(axis=1)
+    np.testing.assert_allclose(scores["latent_direction"][:7], distance, rtol=1e-3, atol=3e-4)
+    joint = np.log(scores["relative_error"]) + np.log(np.maximum(scores["latent_direction"], detector.TINY))
     np.testing.assert_allclose(scores["joint"], joint)
 
 
@@ -283,6 +286,16 @@ def test_an_autoencoder_has_the_scores_without_draws():
     assert anomaly.judge(judge.score(x), np.arange(120) >= 60)["joint"]["auroc"] > 0.95
     with pytest.raises(ConfigError, match="score='neg_elbo' is not known"):
         judge.score(x, ["neg_elbo"])
+
+
+def test_equal_norm():
+    x = noisy_bars(5)
+    y = anomaly.equal_norm(x, 0.1)
+    np.testing.assert_allclose(np.sqrt((y.astype(float) ** 2).mean(axis=(1, 2, 3))), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(y, anomaly.equal_norm(x / 255 * 0.3, 0.1), rtol=1e-5)
+    assert y.dtype == np.float32
+    assert anomaly.equal_norm(x, 2).max() == 1
+    np.testing.assert_array_equal(anomaly.equal_norm(np.zeros((2, *SHAPE))), 0)
 
 
 def test_smoothing_keeps_the_sum_and_the_place():
@@ -476,7 +489,9 @@ def test_ranking_with_a_run(folders, tmp_path, capsys, monkeypatch):
         (("--only", "11"), "no class '11'"),
         (("--only", "1", "--false-alarms", "2"), "alpha=2.0 must be below 1"),
         (("--only", "1", "--show", "0"), "show=0"),
-        (("somewhere", "--only", "1"), "a RUN was trained on every class"),
+        (("somewhere", "--only", "1"), "a RUN brings its own images"),
+        (("somewhere", "--rank", "pictures", "--data", "mnist"), "a RUN brings its own images"),
+        (("--rank", "pictures"), "--rank needs good pictures to compare with: add --data FOLDER"),
         (("--only", "1", "--model", "ae", "--score", "kl"), "score='kl' needs a Gaussian"),
     ],
 )

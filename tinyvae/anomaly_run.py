@@ -15,7 +15,7 @@ import numpy as np
 from . import anomaly, datasets, plots, training, zoo
 from .anomaly import Case, Detector, conformal, protocols
 from .anomaly.detector import scores_of
-from .config import require_choice, require_int
+from .config import DEFAULT_DEVICE, require_choice, require_int
 from .datasets import Dataset
 from .datasets.pictures import list_pictures, read_pictures
 from .errors import ConfigError, DataError
@@ -25,7 +25,6 @@ from .run import open_run, write_json
 SEEN = 150_000  # images that training shows to the model unless --epochs says otherwise
 LEAST_EPOCHS = 8
 HELD_OUT = 0.2  # share of a folder's good pictures that calibrate the threshold
-DRAWN_AT_MOST = 20  # importance samples per image
 
 Say = Callable[[str], None]
 
@@ -87,12 +86,14 @@ def run(options: Mapping[str, Any], say: Say) -> str:
 def open_job(options: Mapping[str, Any], say: Say) -> Job:
     """Finds the data: the run's, or --data."""
     if options["run"] is not None:
-        if options["rank"] is None:
-            raise ConfigError("a RUN was trained on every class; with --leave-out and --only leave it out")
+        if options["rank"] is None or options["data"] is not None:
+            raise ConfigError("a RUN brings its own images, of all classes: use it with --rank alone, without --data")
         opened = open_run(Path(options["run"]), options["device"])
         return Job(options, opened.data, opened.model, say)
-    data = datasets.load(options["data"], image_size=options["image_size"], holdout=HELD_OUT)
-    return Job({**options, "device": options["device"] or "numba"}, data, None, say)
+    if options["rank"] is not None and options["data"] is None:
+        raise ConfigError("--rank needs good pictures to compare with: add --data FOLDER, or name a RUN")
+    data = datasets.load(options["data"] or "mnist", image_size=options["image_size"], holdout=HELD_OUT)
+    return Job({**options, "device": options["device"] or DEFAULT_DEVICE}, data, None, say)
 
 
 # ---------------------------------------------------------------------------------------------- labelled data
@@ -102,7 +103,7 @@ def judge(job: Job, case: Case, name: str) -> str:
     """One protocol on one class: every score's AUROC and AUPR beside the baselines, and a threshold that is tried."""
     chosen, alpha = job.options["score"], job.options["false_alarms"]
     model = job.train(case.normal, case.test[~case.anomalous][:1000])
-    detector = Detector(model, case.normal, DRAWN_AT_MOST)
+    detector = Detector(model, case.normal)
     job.say(f"scoring {len(case.test):,} test images")
     scores = detector.score(case.test) | anomaly.baseline_scores(case.normal, case.test)
     figures = anomaly.judge(scores, case.anomalous)
@@ -151,7 +152,7 @@ def rank(job: Job, folder: Path) -> str:
     images = read_pictures(files, (good.shape[1], good.shape[2]), good.shape[3] == 3)
     if good.dtype != np.uint8:
         raise DataError(f"{job.data.name} holds {good.dtype} images; pictures are ranked against pictures of 8 bits")
-    detector = Detector(job.train(good, held), good, DRAWN_AT_MOST)
+    detector = Detector(job.train(good, held), good)
     together = np.concatenate([held, images])
     scores = detector.score(together, [chosen]) | anomaly.baseline_scores(good, together)
     p = {name: anomaly.p_values(s[: len(held)], s[len(held) :]) for name, s in scores.items()}

@@ -165,7 +165,7 @@ def add_anomaly(commands: Any) -> None:
     command = commands.add_parser("anomaly", help=text, description=text[0].upper() + text[1:] + ".")
     option = command.add_argument
     option("run", nargs="?", metavar="RUN", help="with --rank: a run trained on good pictures, instead of --data")
-    option("--data", default="mnist", metavar="NAME|PATH", help="labelled data, or a folder of good pictures")
+    option("--data", metavar="NAME|PATH", help="labelled data (default mnist), or a folder of good pictures")
     option("--leave-out", metavar="CLASS", help="train on all classes but this one, which is the anomaly")
     option("--only", metavar="CLASS", help="train on this class; all others are anomalies")
     option("--rank", metavar="FOLDER", help="train on the good pictures of --data and rank the pictures in FOLDER")

@@ -22,7 +22,7 @@ BATCH_PIXELS = 2**21  # decoder outputs held at a time
 SMOOTHING = 0.05  # standard deviation of the smoothing, in sides of an image: 1.4 pixels of 28
 TINY = 1e-12  # a distance of 0 has a logarithm then
 
-DETERMINISTIC = ("squared_error", "relative_error", "mahalanobis", "latent_neighbour", "joint")
+DETERMINISTIC = ("squared_error", "relative_error", "mahalanobis", "latent_neighbour", "latent_direction", "joint")
 DRAWN = ("reconstruction_probability", "neg_elbo", "importance_weighted", "kl", "input_complexity")
 SCORES = (*DETERMINISTIC, *DRAWN)
 
@@ -39,15 +39,18 @@ class Detector:
     mahalanobis                 (z_mean − m)ᵀ C⁻¹ (z_mean − m), m and C of the aggregate posterior of the normal images:
                                 C = Cov(z_mean) + diag(E[exp(2 z_log_sigma)]) (Denouden et al. 2018, with C regular)
     latent_neighbour            distance from z_mean to the nearest code of a normal image
-    joint                       log relative_error + log latent_neighbour: the picture that the model can make, and
-                                whether it has learnt to make it; no weight to choose, as units drop out
+    latent_direction            the same between the directions z_mean / ‖z_mean‖: the length of a code says how strong
+                                an image is, its direction what it shows (Sun et al. 2022, of a classifier's features).
+                                Seen from 0, the prior's mean, not from m: that is what was measured to work
+    joint                       log relative_error + log latent_direction: can the model make the picture, and has it
+                                learnt to make it? A product has no weight to choose
     reconstruction_probability  −1/K Σ_k log p(x|z_k), z_k ~ q(z|x) (An & Cho 2015, algorithm 4)
     neg_elbo                    the same + KL(q(z|x) ‖ p(z))
     importance_weighted         −log 1/K Σ_k p(x|z_k) p(z_k) / q(z_k|x), towards −log p(x) (Burda et al. 2016)
     kl                          KL(q(z|x) ‖ p(z)) alone
     input_complexity            neg_elbo − the image's compressed length in nats (Serrà et al. 2020, equation 2)
 
-    A deterministic model has the first five only.
+    A deterministic model has the first six only.
     """
 
     def __init__(self, model: Model, normal: np.ndarray, samples: int = CHUNK, seed: int = 0) -> None:
@@ -63,6 +66,7 @@ class Detector:
             covariance += np.diag(np.exp(2 * log_sigma.astype(np.float64)).mean(axis=0))
         covariance += (1e-6 * np.trace(covariance) / len(covariance) + TINY) * np.eye(len(covariance))
         self.whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+        self.directions = direction(self.codes)
         self.background = float(np.median(model.as_images(normal[:1000])))
 
     def score(self, images: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -84,10 +88,10 @@ class Detector:
             shown = norm(smooth(x - x.dtype.type(self.background)))
             white = (z - self.centre) @ self.whiten.T
             relative = norm(smooth(rest)) / np.maximum(shown, 1e-6)
-            columns.append([np.square(norm(rest)), relative, np.square(norm(white)), nearest(z, self.codes)[0]])
-        error, relative, mahalanobis, neighbour = np.concatenate(columns, axis=1)
-        joint = np.log(np.maximum(relative, TINY)) + np.log(np.maximum(neighbour, TINY))
-        return dict(zip(DETERMINISTIC, (error, relative, mahalanobis, neighbour, joint), strict=True))
+            near, like = nearest(z, self.codes)[0], nearest(direction(z), self.directions)[0]
+            joint = np.log(np.maximum(relative, TINY)) + np.log(np.maximum(like, TINY))
+            columns.append([np.square(norm(rest)), relative, np.square(norm(white)), near, like, joint])
+        return dict(zip(DETERMINISTIC, np.concatenate(columns, axis=1), strict=True))
 
     def _drawn(self, images: np.ndarray) -> dict[str, np.ndarray]:
         nll, log_ratio, kl = draws(self.model, images, self.samples, self.seed)
@@ -144,10 +148,27 @@ def draws(model: Model, images: np.ndarray, samples: int, seed: int = 0) -> tupl
     return nll[:, :samples], ratio[:, :samples], np.concatenate(kl)
 
 
+def equal_norm(images: np.ndarray, rms: float = 1 / 7) -> np.ndarray:
+    """Images (N, H, W, C) float32, each scaled until the root mean square of its pixels is `rms`, and cut off at 1.
+
+    Every squared error and every −ELBO sums over what an image shows: one of little ink costs little, right or wrong.
+    Trained and scored on such images, a model weighs them alike. An image of zeros stays as it is.
+    """
+    x = images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
+    length = norm(x) / np.sqrt(x[0].size)
+    scale = np.where(length > 0, rms / np.maximum(length, TINY), 1).astype(np.float32)
+    return np.minimum(x * scale[:, None, None, None], np.float32(1))
+
+
 def complexity(images: np.ndarray) -> np.ndarray:
     """(N,) nats: 8 ln 2 times the bytes to which zlib compresses each image, as uint8."""
     bytes_of = np.ascontiguousarray(images if images.dtype == np.uint8 else np.rint(np.clip(images, 0, 1) * 255))
     return np.array([len(zlib.compress(x.astype(np.uint8).tobytes(), 9)) for x in bytes_of]) * 8 * np.log(2)
+
+
+def direction(codes: np.ndarray) -> np.ndarray:
+    """codes (N, latent), each divided by its length."""
+    return codes / np.maximum(norm(codes), TINY).astype(codes.dtype)[:, None]
 
 
 def norm(images: np.ndarray) -> np.ndarray:
@@ -170,4 +191,4 @@ def _gaussian(n: int, std: float) -> np.ndarray:
     return np.exp(-0.5 * (distance / std) ** 2) / np.exp(-0.5 * (reach / std) ** 2).sum()
 
 
-__all__ = ["DETERMINISTIC", "DRAWN", "SCORES", "Detector", "complexity", "draws", "scores_of", "smooth"]
+__all__ = ["DETERMINISTIC", "DRAWN", "SCORES", "Detector", "complexity", "draws", "equal_norm", "scores_of", "smooth"]
