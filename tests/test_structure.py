@@ -20,7 +20,7 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum", "explain"}
     | {"plots", "canvas", "charts", "bench", "learn", "aggregate", "classifier", "judges", "doctor"},
-    {"run", "explore", "sklearn"},
+    {"run", "explore", "sklearn", "anomaly_run"},
     {"cli"},
     {"__main__"},
 ]

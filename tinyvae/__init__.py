@@ -9,9 +9,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "aggregate", "checkpoint", "classifier", "clock", "config", "datasets", "device", "doctor", "errors", "evaluate",
-    "explain", "explore", "gradient_check", "judges", "kernels", "latent_space", "layers", "learn", "models", "museum",
-    "params", "plots", "run", "sklearn", "step", "training", "zoo",
+    "aggregate", "anomaly", "checkpoint", "classifier", "clock", "config", "datasets", "device", "doctor", "errors",
+    "evaluate", "explain", "explore", "gradient_check", "judges", "kernels", "latent_space", "layers", "learn",
+    "models", "museum", "params", "plots", "run", "sklearn", "step", "training", "zoo",
 }  # fmt: skip
 
 _NAMES = {

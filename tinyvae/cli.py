@@ -74,6 +74,7 @@ def build_parser() -> Parser:
         command.add_argument("run", metavar="RUN", help="folder of a run, as tinyvae train made it")
         command.add_argument("--device", metavar="NAME", help="numba, numpy or cuda (default: as trained)")
         add(command)
+    add_anomaly(commands)
     check = commands.add_parser("gradcheck", help="check every op, layer and model against numerical gradients")
     check.add_argument("--device", default="numpy", help="numpy (default), numba or cuda")
     check.add_argument("--seed", type=integer, default=0, help="seed of the random inputs and cotangents (default 0)")
@@ -196,6 +197,32 @@ def add_explain(commands: Any) -> None:
     option("--pixel-range", type=number, default=1.0, metavar="R", help="2 for pixels in [-1, 1], 255 for bytes")
 
 
+def add_anomaly(commands: Any) -> None:
+    """The options of `anomaly`."""
+    text = "which pictures do not belong: train on normal ones, score the others"
+    command = commands.add_parser("anomaly", help=text, description=text[0].upper() + text[1:] + ".")
+    option = command.add_argument
+    option("run", nargs="?", metavar="RUN", help="with --rank: a run trained on good pictures, instead of --data")
+    option("--data", metavar="NAME|PATH", help="labelled data (default mnist), or a folder of good pictures")
+    option("--leave-out", metavar="CLASS", help="train on all classes but this one, which is the anomaly")
+    option("--only", metavar="CLASS", help="train on this class; all others are anomalies")
+    option("--rank", metavar="FOLDER", help="train on the good pictures of --data and rank the pictures in FOLDER")
+    option("--score", default="joint", metavar="NAME", help="what decides (default joint); all are shown")
+    option("--false-alarms", type=number, default=0.01, metavar="RATE", help="stated rate of them (default 0.01)")
+    option("--show", type=integer, default=16, metavar="N", help="pictures on the sheet (default 16)")
+    option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
+    option("--model", default="vae", metavar="NAME", help="as for train (default vae)")
+    option("--latent-dim", type=integer, default=20, metavar="N", help="latent variables (default 20)")
+    option("--hidden", type=integers, default=(), metavar="N[,N…]", help="as for train")
+    option("--likelihood", default="gaussian", metavar="NAME", help="as for train (default gaussian)")
+    option("--sigma", type=number, default=0.2, metavar="S", help="of the gaussian likelihood (default 0.2)")
+    option("--epochs", type=integer, metavar="N", help="default: until 150,000 images were seen, at least 8")
+    option("--device", metavar="NAME", help="numba (default), numpy or cuda")
+    option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
+    option("--seed", type=integer, default=0, metavar="S", help="seed of weights and noise (default 0)")
+    option("--out", metavar="DIR", help="where table and pictures go (default runs/anomaly-…)")
+
+
 def add_bench(commands: Any) -> None:
     """The options of `bench`."""
     text = "measure products, convolutions, steps, ops and start-up beside NumPy, PyTorch and JAX"
@@ -303,6 +330,14 @@ def explore(options: dict[str, Any]) -> None:
     print(path)
 
 
+def anomaly(options: dict[str, Any]) -> None:
+    """tinyvae anomaly"""
+    set_threads(options.pop("threads"))
+    from .anomaly_run import run
+
+    print(run(options, say))
+
+
 def gradcheck(options: dict[str, Any]) -> None:
     """tinyvae gradcheck"""
     from .gradient_check import main_table
@@ -374,6 +409,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "latent": picture("latent"),
     "doctor": doctor,
     "explore": explore,
+    "anomaly": anomaly,
     "gradcheck": gradcheck,
     "bench": bench,
     "explain": explain,

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from matplotlib import colormaps
 
 from .canvas import (
     MARGIN,
@@ -134,6 +135,22 @@ def neighbours(model: Model, train_images: np.ndarray, path: PathLike, n: int = 
     )
 
 
+def anomalies(
+    images: np.ndarray, maps: np.ndarray, path: PathLike, title: str = "Anomalies", note: str = "", columns: int = 8
+) -> Path:
+    """Images (N, H, W, C), each above its heat map (N, H, W); all maps on one scale, black for 0."""
+    if not len(images) or images.shape[:3] != maps.shape:
+        raise DataError(f"images {images.shape} and maps {maps.shape} must be (N, H, W, C) and (N, H, W), N at least 1")
+    require_int("columns", columns, 1)
+    largest = max(float(maps.max()), 1e-12)
+    heat = colormaps["inferno"](maps / largest)[..., :3]  # (N, H, W, 3)
+    rows, gaps = [], []
+    for start in range(0, len(images), columns):
+        rows += [images[start : start + columns], heat[start : start + columns]]
+        gaps += [WIDE_GAP if start else 0, 2]
+    return sheet([Block(mosaic(rows, gaps))], path, title, f"{note} · brightest {largest:.2f}".removeprefix(" · "))
+
+
 def manifold(
     model: Model,
     path: PathLike,
@@ -219,6 +236,6 @@ def _signed(value: float) -> str:
 
 
 __all__ = [
-    "contact_sheet", "describe", "interpolations", "latent_scatter", "loss_curves", "manifold", "neighbours",
-    "reconstructions", "samples",
+    "anomalies", "contact_sheet", "describe", "interpolations", "latent_scatter", "loss_curves", "manifold",
+    "neighbours", "reconstructions", "samples",
 ]  # fmt: skip
