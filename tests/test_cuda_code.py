@@ -3,6 +3,8 @@ What needs NVIDIA's assembler is skipped where there is none; nothing here needs
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -283,3 +285,34 @@ def test_the_toolkit_is_found_in_packages_and_linked(tmp_path, monkeypatch):
     assert (home / "nvvm/lib64/libnvvm.so").read_text() == "lib/libnvvm.so.4"
     assert (home / "nvvm/libdevice/libdevice.10.bc").exists()
     assert os.environ["CUDA_HOME"] == str(home)
+
+
+# ---------------------------------------------------------------------------------------------- kept between processes
+
+WORDS = """
+import numpy as np
+from tinyvae.kernels import cache
+from tinyvae.kernels.cuda import conv, product, tile, windows
+
+def kernels():
+    for one in (tile.TINY, tile.SMALL, tile.TENSOR[2]):
+        for width in (1, 4):
+            factors = tile.matrix(True, one.rows, one, width), tile.matrix(False, one.columns, one, 4)
+            yield product.product(np.dtype("f4"), one, *factors, tile.row_major, True)
+    seen = windows.gathered(tile.TINY, tile.TINY.rows, 4, *conv.whole)
+    for place in (tile.row_major, conv.phase_place):
+        yield product.product(np.dtype("f4"), tile.TINY, seen, factors[1], place, True)
+
+words = [repr(cache.described(kernel.function)) for kernel in kernels()]
+"""
+
+
+def test_kernels_made_by_functions_are_found_again_by_another_process():
+    """Their place on disk is told by words that are the same in every process, and differ from kernel to kernel."""
+    here: dict = {}
+    exec(WORDS, here)
+    assert len(set(here["words"])) == 8
+    there = subprocess.run(
+        [sys.executable, "-c", f"{WORDS}print(*words, sep='\\n')"], capture_output=True, text=True, timeout=99, cwd=ROOT
+    )
+    assert there.stdout.splitlines() == here["words"], there.stderr

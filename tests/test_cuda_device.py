@@ -478,7 +478,7 @@ def test_training_equals_that_of_numpy(gpu):
 
 
 def test_recorded_steps_equal_plain_ones(recording, monkeypatch):
-    recorded, steps = Run(small("cuda")), 8 if device.SIMULATED else 20
+    recorded, steps = Run(small("cuda")), 6 if device.SIMULATED else 20
     rows = recorded.train(steps)
     assert len(recorded.step.recorded) == 2
     assert all(r.graph is not None for r in recorded.step.recorded.values())

@@ -48,6 +48,16 @@ def case(name, label, dtype):
     return example_at(name, lengths, dtype), OPS[name].depth(lengths)
 
 
+@pytest.fixture(autouse=True)
+def one_warp(monkeypatch):
+    """Convolutions in blocks of one warp, which the simulator runs quickest; test_cuda_conv.py tries every tile."""
+    if SIMULATED:
+        from tinyvae.kernels.cuda import conv, tile
+
+        tiles = (tile.Tile(32, 32, 16, 8, 4, 1, 2),)
+        monkeypatch.setattr(conv, "TILES", {4: tiles, 8: tiles})
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize(("name", "label"), CASES)
 def test_op_on_its_examples(name, label, dtype):

@@ -251,6 +251,19 @@ def test_a_click_beside_all_codes_picks_none(runs, show):
     assert (z_of(page) != 0).all()
 
 
+def test_a_drag_that_begins_on_a_code_picks_none(runs, show):
+    page = show(runs("vae of 2 dimensions"))
+    a = lonely(page)
+    x, y = dot(page, a)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 25, steps=4)
+    page.mouse.move(x, y, steps=4)  # back to where it began
+    page.mouse.up()
+    settle(page)
+    assert page.evaluate("picks.length") == 0
+
+
 def test_less_motion_where_it_is_asked_for(runs, show):
     page = show(runs("vae of 2 dimensions"), reduced_motion="reduce")
     page.evaluate("pick(0); pick(1)")

@@ -2,15 +2,19 @@
 It knows what a learner does; the chapters' text is tested by running it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tinyvae import cli, learn
+from tinyvae.errors import TinyvaeError
 from tinyvae.learn import CHAPTERS, Chapter, Exercise, Mistake, chapter_of, grade
+from tinyvae.learn.elsewhere import is_here
 from tinyvae.learn.exercise import CASES
 
-ALL = [pytest.param(e, id=f"{c.number}-{e.name}") for c in CHAPTERS for e in c.exercises]
+# chapters that need another process are tested in one, see test_cuda_learn.py
+ALL = [pytest.param(e, id=f"{c.number}-{e.name}") for c in CHAPTERS if is_here(c) for e in c.exercises]
 
 
 @pytest.mark.parametrize("exercise", ALL)
@@ -79,6 +83,7 @@ DOUBLE = Exercise(
         (lambda x: x @ x @ x, "stops with ValueError"),
         (lambda x: x.__imul__(2), "changes its input x"),
         (lambda x: ["a"] * len(x), "no array of numbers"),
+        (lambda x: [[1.0], [1.0, 2.0]], "rows are not of one length"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
@@ -95,6 +100,20 @@ def test_a_right_answer_written_otherwise_passes():
         assert grade(DOUBLE, function).ok
 
 
+def pair(x):
+    """x and 2 x, two results. x: (n,)."""
+    return x, 2 * x
+
+
+def test_a_list_is_several_results_where_several_are_asked_for():
+    exercise = replace(DOUBLE, solution=pair)
+    for function in (lambda x: [x, x + x], lambda x: (list(x), [2 * v for v in x])):
+        assert grade(exercise, function).ok
+    assert "returns 1 results where 2 are" in grade(exercise, lambda x: np.stack([x, 2 * x])).text
+    rows = replace(DOUBLE, solution=lambda x: np.outer(x, x))
+    assert grade(rows, lambda x: [v * x for v in x]).ok
+
+
 def test_a_function_that_fills_an_array():
     def fill(x, out):
         """out = 2 x."""
@@ -106,6 +125,40 @@ def test_a_function_that_fills_an_array():
     exercise = Exercise(fill, cases, (), ("", "", ""), writes=("out",))
     assert grade(exercise, fill).ok
     assert "never written" in grade(exercise, lambda x, out: None).text
+
+
+def test_places_never_written_are_compared_too():
+    """Two answers that leave different places unwritten are different mistakes."""
+
+    def only(kept):
+        def fill(x, out):
+            """out = 2 x."""
+            out[kept] = 2 * x[kept]
+
+        return fill
+
+    mistakes = (Mistake("all but the first", only(slice(1, None))), Mistake("the first alone", only(slice(0, 1))))
+    cases = lambda rng, case: (rng.standard_normal(case + 2), np.full(case + 2, np.nan))  # noqa: E731
+    exercise = Exercise(only(slice(None)), cases, mistakes, ("", "", ""), writes=("out",))
+    assert grade(exercise, exercise.solution).ok
+    assert grade(exercise, only(slice(0, 1))).mistake == "the first alone"
+    assert grade(exercise, only(slice(1, None))).mistake == "all but the first"
+
+
+def test_a_mistake_that_stops_is_known_by_where_it_stops():
+    """Known only where it gives the same results on the cases on which neither stops."""
+
+    def beyond(x, value=2):
+        return value * x if len(x) == 2 else x[len(x)]
+
+    exercise = replace(DOUBLE, mistakes=(Mistake("a number behind the last one", beyond),))
+    assert grade(exercise, lambda x: x + x if len(x) == 2 else [x[9]]).mistake == "a number behind the last one"
+    assert grade(exercise, lambda x: beyond(x, 3)).mistake is None
+    other = grade(exercise, lambda x: x + x if len(x) == 2 else 1 / 0)
+    assert other.mistake is None
+    assert "stops with ZeroDivisionError: division by zero (line " in other.text
+    always = replace(DOUBLE, mistakes=(Mistake("nothing at all", lambda x: x[9]),))
+    assert grade(always, lambda x: x[9]).mistake is None, "an error alone names no mistake"
 
 
 def test_a_gradient_is_checked_numerically_and_by_name():
@@ -123,6 +176,15 @@ def run(capsys, *arguments):
     status = cli.main(["learn", *arguments])
     captured = capsys.readouterr()
     return status, captured.out + captured.err
+
+
+def run_to_the_end(capsys, *arguments):
+    """The same, where a wrong answer ends the program."""
+    try:
+        return run(capsys, *arguments)
+    except SystemExit as stopped:
+        captured = capsys.readouterr()
+        return stopped.code, captured.out + captured.err
 
 
 def test_from_set_up_to_done(tmp_path, capsys, monkeypatch):
@@ -164,6 +226,31 @@ def test_wrong_use_is_one_sentence(tmp_path, capsys, arguments, says):
     assert status == 2
     assert says in text
     assert text.count("\n") == 1
+
+
+def test_a_chapter_that_needs_another_process_is_graded_in_one(tmp_path, capfd):
+    """Its stubs fail there, what they print is seen, its solutions pass there, and the record is kept here."""
+    chapter = chapter_of("14")
+    assert "cycles, sample_kernel, grad_w_kernel" in run(capfd, "14", "--dir", str(tmp_path))[1]
+    path = tmp_path / "chapter_14.py"
+    assert run_to_the_end(capfd, "14", "--check", "--dir", str(tmp_path))[0] == 1
+    text = chapter.preamble + '\n\nprint("a word of mine")\n\n' + "\n\n\n".join(e.answer for e in chapter.exercises)
+    path.write_text(text.replace("def sample_kernel", "@cuda.jit\ndef sample_kernel"))
+    status, said = run_to_the_end(capfd, "14", "--check", "--dir", str(tmp_path))
+    assert status == 0, said
+    assert said.count("✓") == 3
+    assert "a word of mine" in said
+    assert "3 of 3 done" in run(capfd, "--dir", str(tmp_path))[1]
+    path.write_text("def cycles(:\n")
+    status, said = run_to_the_end(capfd, "14", "--check", "--dir", str(tmp_path))
+    assert status == 2
+    assert "chapter_14.py, line 1: " in said
+
+
+def test_a_grading_process_that_dies_is_reported(tmp_path):
+    (tmp_path / "chapter_14.py").write_text("import os\nos._exit(7)\n")
+    with pytest.raises(TinyvaeError, match="chapter 14 ended with status 7"):
+        list(learn.check(chapter_of("14"), tmp_path))
 
 
 @pytest.mark.parametrize(

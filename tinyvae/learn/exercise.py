@@ -6,8 +6,9 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Exercise:
     array of the same arrays whose signs change where the forward function has a kink. wrt: the arrays that get a
     gradient, all where none are named. Both as `gradcheck_fn` takes them.
     writes: names of arguments that the function fills instead of returning something.
+    run: run(function, *arguments) calls it, where that is not function(*arguments): a kernel is launched.
     tolerance: largest difference relative to the largest number.
     hints: three, each saying more than the one before.
     """
@@ -49,12 +51,18 @@ class Exercise:
     kinks: Function | None = None
     wrt: tuple[str, ...] | None = None
     writes: tuple[str, ...] = ()
+    run: Function | None = None
     tolerance: float = 1e-9
 
     @property
     def name(self) -> str:
         """The function's name."""
         return self.solution.__name__
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether it returns several results, not one."""
+        return not self.writes and isinstance(self.solution(*self.cases(np.random.default_rng(0), 0)), tuple)
 
     @property
     def stub(self) -> str:
@@ -72,13 +80,17 @@ CASES = 3
 
 @dataclass(frozen=True)
 class Chapter:
-    """The exercises of one chapter. preamble: the lines at the top of the working file, imports above all."""
+    """The exercises of one chapter. preamble: the lines at the top of the working file, imports above all.
+
+    environment: variables that must be set before Numba is imported; such a chapter is graded in a process of its own.
+    """
 
     number: str
     title: str
     file: str
     exercises: tuple[Exercise, ...]
     preamble: str = "import numpy as np"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def exercise(self, name: str) -> Exercise | None:
         """The exercise of this name."""

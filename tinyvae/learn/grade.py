@@ -14,6 +14,8 @@ import numpy as np
 from ..gradient_check import gradcheck_fn
 from .exercise import CASES, Arguments, Exercise, Function
 
+LAUNCHES = 4  # of a wrong kernel, to see whether its threads race
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -28,18 +30,27 @@ class _Complaint(Exception):
     """What is wrong with a result, in words."""
 
 
+class _Stopped(_Complaint):
+    """The function ends with an error of this kind."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
 def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
     """Judges a learner's function. A right one passes however it is written; a wrong one is told what is wrong."""
     try:
         for case in range(CASES):
             _judge(exercise, function, exercise.cases(np.random.default_rng((seed, case)), case))
-    except NotImplementedError as error:
-        return Verdict(False, str(error) or f"{exercise.name} is not written yet")
+    except NotImplementedError:
+        return Verdict(False, f"{exercise.name} is not written yet")
     except _Complaint as complaint:
         known = _known_mistake(exercise, function, seed)
         if known is not None:
             return Verdict(False, f"your function computes {known}", known)
-        return Verdict(False, str(complaint))
+        race = "; other numbers come in another run: is a barrier missing?" if _races(exercise, function, seed) else ""
+        return Verdict(False, f"{complaint}{race}")
     return Verdict(True, "right")
 
 
@@ -50,7 +61,11 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
         _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
         report = gradcheck_fn(
-            forward, lambda g, *xs: _results(function(g, *xs)), *arrays, wrt=exercise.wrt, kinks=exercise.kinks
+            forward,
+            lambda g, *xs: _results(exercise, function(g, *xs)),
+            *arrays,
+            wrt=exercise.wrt,
+            kinks=exercise.kinks,
         )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
@@ -64,13 +79,12 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
     names = list(inspect.signature(getattr(exercise.solution, "py_func", exercise.solution)).parameters)
     own = copy.deepcopy(arguments)
     try:
-        result = function(*own)
+        result = function(*own) if exercise.run is None else exercise.run(function, *own)
     except NotImplementedError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
-        raise _Complaint(f"it stops with {type(error).__name__}: {error}{where}") from None
+        kind = type(error).__name__
+        raise _Stopped(kind, f"it stops with {kind}: {error}{_where(function, error)}") from None
     for name, before, after in zip(names, arguments, own, strict=True):
         if name in exercise.writes or not isinstance(before, np.ndarray):
             continue
@@ -80,17 +94,28 @@ def _called(exercise: Exercise, function: Function, arguments: Arguments) -> tup
         return tuple(np.asarray(a) for n, a in zip(names, own, strict=True) if n in exercise.writes)
     if result is None:
         raise _Complaint("it returns None; is there a return at its end?")
-    arrays = tuple(map(np.asarray, _results(result)))
+    try:
+        arrays = _results(exercise, result)
+    except ValueError:
+        raise _Complaint("it returns a list whose rows are not of one length") from None
     for array in arrays:
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise _Complaint(f"it returns something that is no array of numbers, of type {array.dtype}")
     return arrays
 
 
-def _results(result: Any) -> tuple[Any, ...]:
-    """Several results come as a tuple, or as a list of arrays; a list of numbers is one."""
-    several = isinstance(result, tuple) or (isinstance(result, list) and any(np.ndim(r) for r in result))
-    return tuple(result) if several else (result,)
+def _where(function: Function, error: Exception) -> str:
+    """The last line of the learner's own file that the error passed by, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    return f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
+
+
+def _results(exercise: Exercise, result: Any) -> tuple[np.ndarray, ...]:
+    """Several results come as a tuple, or as a list where several are asked for; else a list is one array."""
+    several = isinstance(result, tuple) or (exercise.several and isinstance(result, list))
+    return tuple(map(np.asarray, result)) if several else (np.asarray(result),)
 
 
 def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
@@ -116,17 +141,38 @@ def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], t
             return f"{which} has shape {a.shape} where {b.shape} is asked for"
         if not a.size:
             continue
-        if not np.isfinite(a).all() and np.isfinite(b).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
-            return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
+        given, right = np.isfinite(a), np.isfinite(b)  # b is a wrong answer too, which may leave places unwritten
+        if (given != right).any():
+            place = tuple(int(i) for i in np.argwhere(given != right)[0])
+            if right[place]:
+                return f"{which} is {a[place]} at {place}: an overflow, a division by zero, or a place never written"
+            return f"{which} is {a[place]} at {place} where {b[place]} is right"
+        a, b = np.where(right, a, 0), np.where(right, b, 0)
         scale = np.abs(b).max() or 1.0
         off = np.abs(a - b)
         place = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
         if off[place] > tolerance * scale:
-            factor = _factor(a, b)
-            hint = f"; everywhere {factor:g} times too large" if factor is not None else ""
-            return f"{which} is {a[place]:.6g} at {place} where {b[place]:.6g} is right{hint}"
+            return f"{which} is {_told(a, b, place)}{_hint(a, b, off[place] / scale)}"
     return None
+
+
+def _told(a: np.ndarray, b: np.ndarray, place: tuple[int, ...]) -> str:
+    """Both numbers, with as many digits as it takes to see the difference."""
+    whole = a.dtype.kind in "iu" and b.dtype.kind in "iu"
+    for digits in (20,) if whole else (6, 9, 12, 17):
+        mine, right = f"{a[place]:.{digits}g}", f"{b[place]:.{digits}g}"
+        if mine != right:
+            break
+    return f"{mine}{f' at {place}' if place else ''} where {right} is right"
+
+
+def _hint(a: np.ndarray, b: np.ndarray, off: float) -> str:
+    factor = _factor(a, b)
+    if factor is not None and f"{factor:g}" != "1":
+        return f"; everywhere {factor:g} times too large"
+    if a.dtype in (np.float32, np.float16) and off < 1e-2:
+        return f"; {a.dtype} has too few digits to judge it, compute in float64"
+    return ""
 
 
 def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -139,19 +185,45 @@ def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def _known_mistake(exercise: Exercise, function: Function, seed: int) -> str | None:
-    """The first planted mistake that the function equals on every case where that mistake differs from the truth."""
+    """The first planted mistake that the function equals on every case, where that mistake differs from the truth.
+
+    Two that stop with errors of one kind are equal there; but on some case they must have given the same results.
+    """
     for mistake in exercise.mistakes:
-        seen = False
+        differs = equal = False
         for case in range(CASES):
             arguments = exercise.cases(np.random.default_rng((seed, case)), case)
-            try:
-                wrong, mine = (_called(exercise, f, arguments) for f in (mistake.wrong, function))
-            except (_Complaint, NotImplementedError):
-                break
+            wrong, mine = (_outcome(exercise, f, arguments) for f in (mistake.wrong, function))
+            if isinstance(wrong, str) or isinstance(mine, str):
+                if mine != wrong or mine == "":
+                    break
+                differs = True
+                continue
             if not _close(mine, wrong, 1e-7):
                 break
-            seen = seen or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
+            equal = True
+            differs = differs or not _close(wrong, _called(exercise, exercise.solution, arguments), exercise.tolerance)
         else:
-            if seen:
+            if differs and equal:
                 return mistake.says
     return None
+
+
+def _races(exercise: Exercise, function: Function, seed: int) -> bool:
+    """Whether a kernel gives other numbers when it is launched again with the same arguments."""
+    if exercise.run is None:
+        return False
+    arguments = exercise.cases(np.random.default_rng((seed, 0)), 0)
+    outcomes = [_outcome(exercise, function, arguments) for _ in range(LAUNCHES)]
+    given = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    return len(given) == LAUNCHES and not all(_close(other, given[0], 0) for other in given)
+
+
+def _outcome(exercise: Exercise, function: Function, arguments: Arguments) -> tuple[np.ndarray, ...] | str:
+    """What the function gives; the kind of error it stops with; "" where its results cannot be compared."""
+    try:
+        return _called(exercise, function, arguments)
+    except _Stopped as stopped:
+        return stopped.kind
+    except (_Complaint, NotImplementedError):
+        return ""

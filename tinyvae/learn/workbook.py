@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError
-from .chapters import CHAPTERS
+from .chapters import CHAPTERS, chapter_of
+from .elsewhere import Result, answer, ask, is_here
 from .exercise import Chapter
 from .grade import grade
 
@@ -68,19 +70,30 @@ def set_up(chapter: Chapter, folder: Path) -> str:
 
 def check(chapter: Chapter, folder: Path) -> Iterator[tuple[bool, str]]:
     """Grades every exercise of the working file: (right, what to print) for each; keeps a record of those done."""
-    module = _load(chapter, folder)
     record = _record(folder)
     done = set(record["done"].get(chapter.number, []))
+    for name, ok, text in judge(chapter, folder) if is_here(chapter) else ask(chapter, folder):
+        (done.add if ok else done.discard)(name)
+        yield ok, f"{name}: {text}"
+    record["done"][chapter.number] = sorted(done)
+    _keep(folder, record)
+
+
+def judge(chapter: Chapter, folder: Path) -> Iterator[Result]:
+    """Grades every exercise of the working file, in this process."""
+    module = _load(chapter, folder)
     for exercise in chapter.exercises:
         function = getattr(module, exercise.name, None)
         if function is None:
-            yield False, f"{exercise.name}: there is no such function in the file any more"
+            yield Result(exercise.name, False, "there is no such function in the file any more")
             continue
         verdict = grade(exercise, function)
-        (done.add if verdict.ok else done.discard)(exercise.name)
-        yield verdict.ok, f"{exercise.name}: {verdict.text}"
-    record["done"][chapter.number] = sorted(done)
-    _keep(folder, record)
+        yield Result(exercise.name, verdict.ok, verdict.text)
+
+
+def serve() -> None:
+    """Grades chapter argv[1] in folder argv[2] for the process that started this one."""
+    answer(judge, chapter_of(sys.argv[1]), Path(sys.argv[2]))
 
 
 def hint(chapter: Chapter, name: str, folder: Path) -> str:
