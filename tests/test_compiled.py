@@ -42,24 +42,28 @@ def test_the_bits_do_not_depend_on_the_threads(name):
     assert results[0] == results[1]
 
 
-def test_the_bits_do_not_depend_on_where_arrays_stand():
+@pytest.mark.parametrize(("name", "options", "each"), [
+    ("bernoulli_nll", (), 1), ("gaussian_nll", (0.7,), 1), ("continuous_bernoulli_nll", (), 1),
+    ("gaussian_optimal_nll", (), 1), ("gaussian_pixel_nll", (), 2), ("discretized_logistic_nll", (), 2),
+])  # fmt: skip
+def test_the_bits_do_not_depend_on_where_arrays_stand(name, options, each):
     """Rows shorter than a few vectors, in arrays one behind the other, at every distance: a loop's second body, for
-    arrays that might overlap, must add in the same order as the first."""
+    arrays that might overlap, must add in the same order as the first. each: outputs for a pixel."""
     k, rng, found = kernels.load("numba", unchecked=True), np.random.default_rng(0), {}
     for P in (12, 37):
-        host = rng.standard_normal((2, P)).astype(np.float32), rng.random((2, P)).astype(np.float32)
-        for gap in range(0, 320, 4):
+        widths = each * P, P, each * P  # outputs, x, gradient
+        host = rng.standard_normal((2, widths[0])).astype(np.float32), rng.random((2, P)).astype(np.float32)
+        for gap in range(0, 80):
             for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)):
-                memory, arrays = np.zeros(6 * P + 3 * gap, np.float32), [None] * 3
-                for place, which in enumerate(order):
-                    start = place * (2 * P + gap // 4)
-                    arrays[which] = memory[start : start + 2 * P].reshape(2, P)
+                memory, arrays, start = np.zeros(2 * sum(widths) + 3 * gap, np.float32), [None] * 3, 0
+                for which in order:
+                    arrays[which] = memory[start : start + 2 * widths[which]].reshape(2, -1)
+                    start += 2 * widths[which] + gap
                 arrays[0][...], arrays[1][...] = host
-                for name, options in (("bernoulli_nll", ()), ("gaussian_nll", (0.7,))):
-                    nll, scale = np.zeros(2, np.float32), np.ones(2, np.float32)
-                    getattr(k, name)(arrays[0], arrays[1], scale, *options, nll, arrays[2])
-                    got = nll.tobytes() + arrays[2].tobytes()
-                    assert found.setdefault((name, P), got) == got
+                nll, scale = np.zeros(2, np.float32), np.ones(2, np.float32)
+                getattr(k, name)(arrays[0], arrays[1], scale, *options, nll, arrays[2])
+                got = nll.tobytes() + arrays[2].tobytes()
+                assert found.setdefault(P, got) == got
 
 
 @pytest.mark.parametrize("name", ["dense", "dense_grad_x", "dense_grad_w", "conv2d", "conv2d_grad_x", "conv2d_grad_w"])
