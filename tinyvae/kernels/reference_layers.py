@@ -41,8 +41,8 @@ def batch_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, gr
 
     grad_x     = gamma · rstd · (g − mean(g) − n · mean(g · n)), since mean and rstd depend on x as well
     grad_gamma = Σ g · n,  grad_beta = Σ g; with add = 1 both are added to what is there.
-    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. mean, rstd, gamma: (C,). grad_gamma, grad_beta:
-    (C,), or length 0 where they are not wanted.
+    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. mean, rstd, gamma: (C,).
+    grad_gamma, grad_beta: (C,), or length 0 where they are not wanted.
     """
     n = (x - mean) * rstd
     total, along = grad_y.sum(axis=0), (grad_y * n).sum(axis=0)
@@ -69,8 +69,8 @@ def layer_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, gr
 
     grad_x     = rstd · (g − mean(g) − n · mean(g · n))
     grad_gamma = Σ grad_y · n,  grad_beta = Σ grad_y; with add = 1 both are added to what is there.
-    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. gamma: (C,). mean, rstd: (R,). grad_gamma,
-    grad_beta: (C,), or length 0 where they are not wanted.
+    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. gamma: (C,). mean, rstd: (R,).
+    grad_gamma, grad_beta: (C,), or length 0 where they are not wanted.
     """
     n = (x - mean[:, None]) * rstd[:, None]
     if grad_x.size:
