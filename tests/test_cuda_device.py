@@ -25,7 +25,7 @@ from tinyvae.device.driver import Driver, DriverError, find_driver
 from tinyvae.device.graph import Recorded, Recorder
 from tinyvae.device.machine import Card, Machine
 from tinyvae.errors import ConfigError, DeviceError, KernelError
-from tinyvae.kernels import LACKING, OPS, RELU
+from tinyvae.kernels import RELU, ops_of
 from tinyvae.layers import Dense, Flatten, Reshape, Sequential
 from tinyvae.models import VAE
 from tinyvae.run import configure, reconfigure
@@ -331,7 +331,7 @@ def test_precision_chooses_other_functions_for_products_only(monkeypatch):
 
 
 def test_a_model_binds_the_functions_of_its_precision(gpu, monkeypatch):
-    needs(*TRAINING)
+    needs(*ops_of("cuda"))
     model = zoo.build("vae", (3, 2, 1), 2, (4,), device="cuda", precision="tf32")
     assert model.precision == "tf32"
     twin = model.batch("train", 2).twins["encoder"].twins[1]
@@ -389,9 +389,6 @@ def test_arrays_of_the_gpu_begin_on_256_bytes_and_do_not_touch(gpu):
 # ------------------------------------------------------------------------------------------------ training
 
 SHAPE = (4, 4, 1)
-
-
-TRAINING = [name for name in OPS if name not in LACKING["cuda"]]
 
 
 def needs(*names):
@@ -457,14 +454,14 @@ class Run:
 @pytest.fixture
 def recording(gpu, monkeypatch):
     """A GPU that records; the simulated one with a stand-in."""
-    needs(*TRAINING)
+    needs(*ops_of("cuda"))
     if gpu.recorder is None:
         monkeypatch.setattr(gpu, "recorder", Replay())
     return gpu
 
 
 def test_training_equals_that_of_numpy(gpu):
-    needs(*TRAINING)
+    needs(*ops_of("cuda"))
     there, here = (
         Run(zoo.build("vae", SHAPE, 2, (3,), device=name, dtype="float64", seed=5)) for name in ("cuda", "numpy")
     )

@@ -16,7 +16,7 @@ from tinyvae.bench.verify import (
     magnitudes,
     widened,
 )
-from tinyvae.kernels import LACKING, OPS
+from tinyvae.kernels import OPS, ops_of
 from tinyvae.kernels.op import FLOATS
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
@@ -35,7 +35,7 @@ VARIANT = "ragged "
 CASES = [
     (name, label)
     for name, label in cases()
-    if name not in LACKING["cuda"] and label != "model" and not (name.startswith(TILED) and label.startswith(VARIANT))
+    if name in ops_of("cuda") and label != "model" and not (name.startswith(TILED) and label.startswith(VARIANT))
 ]
 CASES += [(name, f"extra {i}") for name, more in EXTRA.items() for i in range(len(more))]
 

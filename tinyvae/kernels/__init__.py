@@ -337,11 +337,11 @@ _TABLE = (
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _TABLE}
-PAGES = (reference, reference_objective)  # where the ops' meanings stand, and their docstrings
+PAGES = (reference, reference_objective)  # the modules that hold the meaning of the ops
 
 
-def meaning_of(name: str) -> Callable[..., None]:
-    """The op `name` in NumPy, from the page it stands on."""
+def meaning(name: str) -> Callable[..., None]:
+    """The op `name` in NumPy, from the page that has it."""
     return next(getattr(page, name) for page in PAGES if hasattr(page, name))
 
 
@@ -394,17 +394,22 @@ class _Later(Mapping[str, Callable[..., None]]):
 
 
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
-    "numpy": {name: meaning_of(name) for name in OPS},
+    "numpy": {name: meaning(name) for name in OPS},
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
-LACKING: dict[str, tuple[str, ...]] = {  # ops that a device has no version of: a layer that asks for one is refused
-    "cuda": (
+LACKING = {  # ops that a column does not have
+    "cuda": frozenset((
         "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
         "discretized_logistic_nll", "categorical_nll", "aimed_objective",
-    ),
+    )),
 }  # fmt: skip
 TF32 = _Later(".cuda", "TF32_COLUMN")
+
+
+def ops_of(device: str) -> list[str]:
+    """The ops that a device has, in the order of the table."""
+    return [name for name in OPS if name not in LACKING.get(device, ())]
 
 
 def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32") -> Kernels:
@@ -420,5 +425,5 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 __all__ = [
     "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LACKING", "LEAKY_RELU", "OPS", "PAGES", "RELU", "SIGMOID", "SOFTPLUS",
-    "TANH", "Arg", "Kernels", "Op", "load", "meaning_of", "output_size",
+    "TANH", "Arg", "Kernels", "Op", "load", "meaning", "ops_of", "output_size",
 ]  # fmt: skip
