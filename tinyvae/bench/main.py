@@ -14,11 +14,7 @@ import numpy as np
 from ..config import DTYPES, require_choice, require_int
 from ..device import open_device
 from ..errors import ConfigError
-<<<<<<< HEAD
 from ..kernels import COLUMNS, ops_of
-=======
-from ..kernels import COLUMNS, LACKING, OPS
->>>>>>> objectives
 from . import cases, cuda_bench, cuda_report, inspection, ours, report, verify
 from .job import step_job
 from .measure import measure_group, missing
@@ -56,12 +52,7 @@ def verify_all(device: str, dtype: str, say: Say) -> bool:
     open_device(device)
     kind, wrong = np.dtype(dtype).type, 0
     every = [*cases.products(), *cases.convs()]
-<<<<<<< HEAD
     checks: list[tuple[str, Callable[[], None]]] = [(name, _op_check(name, device, kind)) for name in ops_of(device)]
-=======
-    there = [name for name in OPS if name not in LACKING.get(device, ())]
-    checks: list[tuple[str, Callable[[], None]]] = [(name, _op_check(name, device, kind)) for name in there]
->>>>>>> objectives
     checks += [(str(case), _case_check(case, device, dtype)) for case in [*every, *cases.steps()]]
     for name, check in checks:
         try:
@@ -69,11 +60,7 @@ def verify_all(device: str, dtype: str, say: Say) -> bool:
         except WrongResult as error:
             wrong += 1
             say(f"{name}: WRONG: {error}")
-<<<<<<< HEAD
     groups = f"{len(ops_of(device))} ops, {len(every)} products and convolutions, {len(cases.steps())} training steps"
-=======
-    groups = f"{len(there)} ops, {len(every)} products and convolutions, {len(cases.steps())} training steps"
->>>>>>> objectives
     say(f"{groups}: {wrong} wrong ({device}, {dtype})" if wrong else f"{groups} verified ({device}, {dtype})")
     return not wrong
 
