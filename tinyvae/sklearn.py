@@ -129,8 +129,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         if np.prod(shape) != self.n_features_in_:
             raise ConfigError(f"image_shape={shape} does not hold the {self.n_features_in_} features of a row")
         config = ModelConfig(
-            self.model, shape, self.latent_dim, self.hidden, self.likelihood, self.sigma, self.dtype, seed
-        )
+            model=self.model, image_shape=shape, latent_dim=self.latent_dim, hidden=self.hidden,
+            likelihood=self.likelihood, sigma=self.sigma, dtype=self.dtype, seed=seed,
+        )  # fmt: skip
         model = zoo.from_config(config, self.device)
         if not isinstance(model, VAE):
             raise ConfigError(f"model={self.model!r} has no likelihood of a row; use 'vae' or 'conv-vae'")
