@@ -43,7 +43,8 @@ TITLES = {"only": "One class against the rest", "leave-out": "One class left out
 PUBLISHED = {
     "only": "Published, mean over the digits: 1-NN .975.",
     "leave-out": "Published, −ELBO, mean over the digits: .855 at z = 2, .718 at z = 32 (Tonnaer, thesis, table 3.3), "
-    "of images as they are.\nThe network 784-512-256-2 was added after the test figures of the smaller one had been seen.",
+    "of images as they are.\n"
+    "The network 784-512-256-2 was added after the test figures of the smaller one had been seen.",
 }
 
 
