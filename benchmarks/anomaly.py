@@ -134,7 +134,7 @@ def report(work: Path) -> None:
         summaries.append({"data": data, "protocol": protocol, **summary, "classes": rows})
         text += section(data, protocol, rows, summary)
     settings = {p: {m: s._asdict() for m, s in models.items()} for p, models in MODELS.items()}
-    content = json.dumps({"models": settings, "groups": summaries}, indent=1)
+    content = json.dumps({"models": settings, "groups": summaries}).replace('{"data"', '\n{"data"')  # a class to a line
     (RESULTS / "anomaly.json").write_text(content + "\n", "utf-8")
     (RESULTS / "anomaly.md").write_text("\n".join(text).rstrip() + "\n", "utf-8")
 
