@@ -1,5 +1,6 @@
 """Anomalies by the two protocols of the field, on MNIST or Fashion-MNIST: one class left out, one against the rest.
-A file for each class is kept in --work, so that a stopped run goes on; --report makes the tables of what is there."""
+A file for each class is kept in --work: a stopped run goes on, and a model added to the table below is trained alone.
+--report makes the tables of what every class has."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ MODELS: dict[str, dict[str, Setting]] = {
     "only": {"z = 20": Setting(20, (400,), "gaussian", 0.2, 25, 1e-3, False)},
     "leave-out": {
         "z = 2, equal norm": Setting(2, (400,), "gaussian", 0.05, 8, 2e-3, True),
+        "z = 2, equal norm, 512-256": Setting(2, (512, 256), "gaussian", 0.05, 12, 2e-3, True),
         "z = 32, equal norm": Setting(32, (400,), "gaussian", 0.08, 5, 2e-3, True),
     },
 }
@@ -62,16 +64,17 @@ def main() -> None:
         return
     for label in map(int, options.classes.split(",")):
         path = options.work / f"{options.data}_{options.protocol}_{label}.json"
-        if not path.exists():
-            found = one_class(options.data, options.protocol, label)
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if missing := [m for m in MODELS[options.protocol] if m not in found.get("alarms", {})]:
+            found = one_class(options.data, options.protocol, label, found, missing)
             temporary = path.with_suffix(".part")
             temporary.write_text(json.dumps(found, indent=1), "utf-8")
             temporary.replace(path)
         print(path, file=sys.stderr, flush=True)
 
 
-def one_class(name: str, protocol: str, label: int) -> dict[str, Any]:
-    """Everything about one class: baselines, and each model's scores on validation and test images and its alarms."""
+def one_class(name: str, protocol: str, label: int, found: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    """What was found about one class, and what was missing: baselines; models' scores and alarms."""
     import numpy as np
 
     from tinyvae import anomaly, datasets
@@ -83,9 +86,11 @@ def one_class(name: str, protocol: str, label: int) -> dict[str, Any]:
     cut, normal = round(len(order) * (1 - VALIDATION)), (data.train_labels == label) == (protocol == "only")
     fit, held = order[:cut][normal[order[:cut]]], order[cut:]
     held = np.concatenate([held[normal[held] == kind][: VALIDATED // 2] for kind in (True, False)])
-    figures: dict[str, Any] = anomaly.judge(anomaly.baseline_scores(case.normal, case.test), case.anomalous)
-    validation, alarms = {}, {}
-    for model_name, setting in MODELS[protocol].items():
+    figures, validation, alarms = (dict(found.get(key, {})) for key in ("figures", "validation", "alarms"))
+    if not found:
+        figures |= anomaly.judge(anomaly.baseline_scores(case.normal, case.test), case.anomalous)
+    for model_name in missing:
+        setting = MODELS[protocol][model_name]
         detector, view = fitted(data.train_images[fit], setting, data.train_images[held[:500]])
         scores = detector.score(view(case.test))
         figures |= {f"{model_name}: {s}": row for s, row in anomaly.judge(scores, case.anomalous).items()}
@@ -95,7 +100,8 @@ def one_class(name: str, protocol: str, label: int) -> dict[str, Any]:
         alarms[model_name] = [try_threshold(fresh, rate, seed) for rate in RATES for seed in range(SEEDS)]
     return {
         "data": name, "protocol": protocol, "class": label, "figures": figures, "validation": validation,
-        "alarms": alarms, "fitted_on": len(fit), "cpu_seconds": round(time.process_time() - start, 1),
+        "alarms": alarms, "fitted_on": len(fit),
+        "cpu_seconds": round(found.get("cpu_seconds", 0) + time.process_time() - start, 1),
     }  # fmt: skip
 
 
@@ -134,11 +140,12 @@ def report(work: Path) -> None:
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the classes, the score that the other classes' validation images choose for each, and the alarms."""
     kinds = ("auroc", "aupr")
-    means = {n: {f: mean(r["figures"][n][f] for r in rows) for f in kinds} for n in rows[0]["figures"]}
+    names = set.intersection(*(set(r["figures"]) for r in rows))
+    means = {n: {f: mean(r["figures"][n][f] for r in rows) for f in kinds} for n in sorted(names)}
     chosen = {}
     for row in rows:
         others = [r for r in rows if r is not row] or rows
-        on_others = {n: mean(r["validation"][n] for r in others) for n in row["validation"]}
+        on_others = {n: mean(r["validation"][n] for r in others) for n in sorted(names & set(row["validation"]))}
         chosen[row["class"]] = max(on_others, key=lambda n: on_others[n])
     best = {f: mean(r["figures"][chosen[r["class"]]][f] for r in rows) for f in kinds}
     tried = [a for r in rows for runs in r["alarms"].values() for a in runs]

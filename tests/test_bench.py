@@ -152,7 +152,7 @@ def test_verification_notices_a_wrong_op(monkeypatch):
     monkeypatch.setitem(kernels.COLUMNS, "numpy", column)
     for name in ("products", "convs", "steps"):
         monkeypatch.setattr(cases, name, lambda: [])
-    monkeypatch.setattr(main, "OPS", {name: OPS[name] for name in ("dense", "scale_rows")})
+    monkeypatch.setattr(main, "ops_of", lambda device: ["dense", "scale_rows"])
     assert main.verify_all("numpy", "float32", said.append)
     column["dense"] = dense
     assert not main.verify_all("numpy", "float32", said.append)

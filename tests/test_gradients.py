@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyvae import gradcheck, zoo
-from tinyvae.gradient_check import Plan
+from tinyvae.gradient_check import Plan, pairs_layers
 from tinyvae.gradient_check.pairs import PAIRS
 from tinyvae.gradient_check.table import check_all, checks, possible, run_check, uncovered
 from tinyvae.kernels import ACTIVATIONS, OPS
@@ -53,7 +53,7 @@ def test_default_sizes(device):  # 28×28×1
 
 def test_no_op_is_left_out():
     assert uncovered(checks()) == []
-    looked_at = {op for pair in PAIRS for op in pair.ops}
+    looked_at = {op for pair in (*PAIRS, *pairs_layers.LAYER_PAIRS) for op in pair.ops}
     assert {name for name in OPS if name.endswith("_grad") or "_grad_" in name} <= looked_at
 
 

@@ -28,7 +28,7 @@ from tinyvae.bench.verify import (
 from tinyvae.clock import COUNTERS, CURSOR, ROW, SEED, STEP
 from tinyvae.device import open_device
 from tinyvae.errors import KernelError
-from tinyvae.kernels import ACTIVATIONS, IDENTITY, LACKING, OPS, PAGES, RELU, meaning_of, output_size
+from tinyvae.kernels import ACTIVATIONS, IDENTITY, OPS, RELU, output_size
 from tinyvae.kernels.op import FLOATS
 
 CASES = [pytest.param(name, label, id=f"{name}-{label}") for name, label in cases()]
@@ -38,7 +38,7 @@ ALL_OPS = pytest.mark.parametrize("name", OPS)
 
 
 def skip_where_lacking(device, *names):
-    lacking = set(names) & set(LACKING.get(device, ()))
+    lacking = set(names) & kernels.LACKING.get(device, frozenset())
     if lacking:
         pytest.skip(f"the {device} column lacks {', '.join(sorted(lacking))}")
 
@@ -112,7 +112,9 @@ def test_the_guards_notice_a_write_beside_the_array(monkeypatch):
 
 
 def test_reference_and_table_list_the_same_ops():
-    public = [n for page in PAGES for n, f in vars(page).items() if inspect.isfunction(f) and not n.startswith("_")]
+    public = [
+        n for page in kernels.PAGES for n, f in vars(page).items() if inspect.isfunction(f) and not n.startswith("_")
+    ]
     assert len(public) == len(set(public)), "an op on two pages"
     assert set(public) == set(OPS)
     assert all(op.name == name for name, op in OPS.items())
@@ -120,17 +122,17 @@ def test_reference_and_table_list_the_same_ops():
 
 @pytest.mark.parametrize("device", list(kernels.COLUMNS))
 def test_a_column_has_every_op_but_those_it_is_known_to_lack(device):
-    assert set(kernels.COLUMNS[device]) == set(OPS) - set(LACKING.get(device, ()))
+    assert set(kernels.COLUMNS[device]) == set(kernels.ops_of(device))
 
 
 @ALL_OPS
 def test_reference_has_the_arguments_of_the_table(name):
-    assert list(inspect.signature(meaning_of(name)).parameters) == [arg.name for arg in OPS[name].args]
+    assert list(inspect.signature(kernels.meaning(name)).parameters) == [arg.name for arg in OPS[name].args]
 
 
 @ALL_OPS
 def test_docstring_names_the_shape_of_every_array(name):
-    text = inspect.getdoc(meaning_of(name)) or ""
+    text = inspect.getdoc(kernels.meaning(name)) or ""
     named = {word for group in re.findall(r"((?:\w+, )*\w+): \(", text) for word in group.split(", ")}
     arrays = {arg.name for arg in OPS[name].args if arg.role not in ("option", "work")}
     assert arrays <= named, f"{name}: no shape for {arrays - named}"
@@ -665,7 +667,7 @@ def test_checked_functions_carry_name_and_docstring():
     for name in OPS:
         function = getattr(loaded, name)
         assert function.__name__ == name
-        assert function.__doc__ == meaning_of(name).__doc__
+        assert function.__doc__ == kernels.meaning(name).__doc__
 
 
 def test_unchecked_functions_are_the_column_itself(device):

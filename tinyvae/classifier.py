@@ -75,7 +75,7 @@ class Classifier(Model):
         require_choice("device", device, CPU)
         parts = {"encoder": narrow_encoder(image_shape, features), "head": Dense(features, classes)}
         super().__init__(parts, image_shape, features, (Player("classifier", tuple(parts)),), device, dtype, seed)
-        self.classes = classes
+        self.n_classes = classes
         self.labels = np.empty(0, np.int64)  # in the feed's order, while training
 
     def loss(self, batch: Batch) -> None:
@@ -93,8 +93,8 @@ class Classifier(Model):
     def fit(self, images: np.ndarray, labels: np.ndarray, epochs: int = 4, lr: float = 3e-3) -> Classifier:
         """Trains on images (N, H, W, C) with labels (N,) from 0 up, by Adam with a cosine schedule. Returns itself."""
         labels = np.asarray(labels, np.int64)
-        if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= self.classes:
-            raise DataError(f"labels must be {len(images)} whole numbers from 0 to {self.classes - 1}, one per image")
+        if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= self.n_classes:
+            raise DataError(f"labels must be {len(images)} whole numbers from 0 to {self.n_classes - 1}, one per image")
         feed = Feed(self, images)
         self.clock.set(step=0)
         step = Step(self, feed, TrainConfig(epochs=epochs, lr=lr, schedule="cosine"))
@@ -142,7 +142,7 @@ def _write(judge: Classifier, path: Path, name: str) -> None:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, values=judge.table.values, shape=judge.image_shape, classes=judge.classes, data=name)
+            np.savez(file, values=judge.table.values, shape=judge.image_shape, classes=judge.n_classes, data=name)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def _read(judge: Classifier, path: Path, name: str) -> Classifier:
     """Fills a classifier of the same kind from what `_write` left."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            same = tuple(stored["shape"]) == judge.image_shape and int(stored["classes"]) == judge.classes
+            same = tuple(stored["shape"]) == judge.image_shape and int(stored["classes"]) == judge.n_classes
             values, of = stored["values"], str(stored["data"])
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} holds no classifier ({error}); delete it to train anew") from None

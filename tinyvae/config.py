@@ -157,13 +157,13 @@ class TrainConfig:
     """What `train` does with a model and images. None means what the model's players bring.
 
     warmup: epochs over which the KL weight grows linearly from 0 to beta. cycles: how often in the run it does so, each
-    time over the share cycle_share of the cycle (Fu et al. 2019); 0 for no cycles. capacity: the KL divergence in nats
-    that beta · |KL − capacity| holds the codes to; it grows over warmup instead of beta (Burgess et al. 2018); 0 for
-    none. free_bits: nats of each latent dimension, in the mean of a batch, that cost nothing (Kingma et al. 2016).
-    schedule: "constant"; "step", which divides the learning rate by 10 after each third of the run; "cosine", which
-    warms up over the first 5 % of the run and then falls to 0. clip: largest global norm of a player's gradients, 0 for
-    none. validation: images taken from the end of a shuffled training set. early_stop: epochs without a better
-    validation loss after which training ends, 0 for never.
+    time over the share cycle_share of the cycle (Fu et al. 2019), 0 for none; a run resumed with other epochs has other
+    cycles. capacity: the KL divergence in nats that beta · |KL − capacity| holds the codes to, growing over warmup in
+    beta's stead (Burgess et al. 2018), 0 for none. free_bits: nats of each latent dimension, in the mean of a batch,
+    that cost nothing (Kingma et al. 2016). schedule: "constant"; "step", which divides the learning rate by 10 after
+    each third of the run; "cosine", which warms up over the first 5 % of the run and then falls to 0. clip: largest
+    global norm of a player's gradients, 0 for none. validation: images taken from the end of a shuffled training set.
+    early_stop: epochs without a better validation loss after which training ends, 0 for never.
     """
 
     epochs: int = 10

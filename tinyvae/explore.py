@@ -24,6 +24,8 @@ from .layers import (
     Dense,
     Flatten,
     Gaussian,
+    GaussianOptimal,
+    GaussianScalar,
     Layer,
     Reshape,
     Sequential,
@@ -42,7 +44,9 @@ KINDS: dict[type[Layer], str] = {
     Dense: "dense", Conv2d: "conv2d", ConvTranspose2d: "conv_transpose2d", Activation: "activation",
     SiLU: "activation", Reshape: "reshape", Flatten: "reshape",
 }  # fmt: skip
-MEANS: dict[type[Layer], str] = {Bernoulli: "sigmoid", Gaussian: "identity"}
+MEANS: dict[type[Layer], str] = {
+    Bernoulli: "sigmoid", Gaussian: "identity", GaussianScalar: "identity", GaussianOptimal: "identity",
+}  # fmt: skip
 
 
 def write_page(run: Run, path: Path, count: int | None = None) -> str:

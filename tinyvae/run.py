@@ -104,7 +104,7 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
             raise ConfigError(f"--out {out} holds a run already; add --resume to go on, or name another folder")
     data = datasets.load(config.data, image_size=config.image_size)
     config = replace(config, model=replace(config.model, image_shape=data.image_shape))
-    if "classes" in zoo.ZOO[config.model.model].own:
+    if config.model.model in zoo.ZOO and zoo.labels_of(config.model):
         config = replace(config, model=replace(config.model, classes=count_classes(data)))
     model = zoo.from_config(config.model, config.device, config.precision)
     out = out or default_folder(config)

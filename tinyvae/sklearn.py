@@ -7,9 +7,13 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(f"tinyvae.sklearn needs scikit-learn 1.6 or newer ({error}); pip install scikit-learn") from None
 
 from . import zoo
 from .config import DEFAULT_DEVICE, DTYPES, ModelConfig, TrainConfig
@@ -129,8 +133,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         if np.prod(shape) != self.n_features_in_:
             raise ConfigError(f"image_shape={shape} does not hold the {self.n_features_in_} features of a row")
         config = ModelConfig(
-            self.model, shape, self.latent_dim, self.hidden, self.likelihood, self.sigma, self.dtype, seed
-        )
+            model=self.model, image_shape=shape, latent_dim=self.latent_dim, hidden=self.hidden,
+            likelihood=self.likelihood, sigma=self.sigma, dtype=self.dtype, seed=seed,
+        )  # fmt: skip
         model = zoo.from_config(config, self.device)
         if not isinstance(model, VAE):
             raise ConfigError(f"model={self.model!r} has no likelihood of a row; use 'vae' or 'conv-vae'")

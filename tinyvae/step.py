@@ -170,7 +170,8 @@ class Step:
 def evaluate_pass(model: Model, feed: Feed, batch_size: int = 256) -> dict[str, float]:
     """The figures over all images of a feed, at the fixed evaluation noise; the same function as in training.
 
-    Each image has noise of its own, drawn at its place in the feed: the result does not depend on the batch size.
+    Each image has noise of its own, drawn at its place in the feed: the result does not depend on the batch size. Only
+    the loss does where free bits or a capacity are compared with the mean KL of a batch: it is the mean over batches.
     """
     sums = model.sums["evaluate"]
     model.device.fill(sums, 0)

@@ -105,6 +105,7 @@ class Entry:
 
 ZOO: dict[str, Entry] = {
     "ae": Entry(AutoEncoder, dense_encoder, dense_decoder, (400,), "dense autoencoder, 784-400-20 on MNIST"),
+    "vae": Entry(VAE, dense_encoder, dense_decoder, (400,), "dense variational autoencoder, 784-400-20 on MNIST"),
     "dae": Entry(
         DenoisingAutoEncoder,
         dense_encoder,
@@ -113,7 +114,6 @@ ZOO: dict[str, Entry] = {
         "denoising autoencoder: whole images from damaged",
         ("noise", "noise_amount"),
     ),
-    "vae": Entry(VAE, dense_encoder, dense_decoder, (400,), "dense variational autoencoder, 784-400-20 on MNIST"),
     "beta-vae": Entry(BetaVAE, dense_encoder, dense_decoder, (400,), "VAE with a KL divergence that counts 4 times"),
     "cvae": Entry(CVAE, dense_encoder, dense_decoder, (400,), "conditional VAE: the label is given", ("classes",)),
     "iwae": Entry(

@@ -125,25 +125,28 @@ def upsample_pair(fh: int, fw: int) -> Pair:
     return Pair(f"upsample {fh}×{fw}", ("upsample", "upsample_grad"), make, arrays, ("x",))
 
 
-def _weights(run: Runner, h: np.ndarray, eps: np.ndarray, nll: np.ndarray) -> Arrays:
-    """z, weight and bound for a kl_weight of 0.5, 0.8, 1.1, … per dimension."""
-    (R, L), B = eps.shape, len(h)
-    z, _ = run("latent", h, eps, z=eps.shape, kl=(B, L))
-    return z, *run("importance_weights", h, eps, z, nll, 0.5 + 0.3 * np.arange(L), weight=(R,), bound=(B,))
+def _draw(h: np.ndarray, eps: np.ndarray) -> np.ndarray:
+    """z_mean + exp(z_log_sigma) · eps, without the op `latent`, whose mistakes are another pair's."""
+    L, k = eps.shape[1], len(eps) // len(h)
+    mean, log_sigma = np.repeat(h[:, :L], k, axis=0), np.repeat(h[:, L:], k, axis=0)
+    return mean + np.exp(log_sigma) * eps
 
 
 def _importance(run: Runner) -> tuple[Plain, Plain, None]:
-    """−mean(bound) for a nll that is linear in z, Σ slope · z: its gradient with respect to h, and to nll's slope."""
+    """−mean(bound) for a nll that is linear in z, Σ slope · z, and a kl_weight of 0.5, 0.8, 1.1, … per dimension."""
+
+    def weights(h: np.ndarray, eps: np.ndarray, slope: np.ndarray) -> Arrays:
+        z, beta = _draw(h, eps), 0.5 + 0.3 * np.arange(eps.shape[1])
+        shapes = {"weight": (len(z),), "bound": (len(h),)}
+        return z, beta, *run("importance_weights", h, eps, z, (z * slope).sum(axis=1), beta, **shapes)
 
     def forward(h: np.ndarray, eps: np.ndarray, slope: np.ndarray) -> float:
-        z, _ = run("latent", h, eps, z=eps.shape, kl=(len(h), eps.shape[1]))
-        return -float(_weights(run, h, eps, (z * slope).sum(axis=1))[2].mean())
+        return -float(weights(h, eps, slope)[3].mean())
 
     def backward(grad_y: np.ndarray, h: np.ndarray, eps: np.ndarray, slope: np.ndarray) -> Arrays:
-        z, _ = run("latent", h, eps, z=eps.shape, kl=(len(h), eps.shape[1]))
-        z, weight, _ = _weights(run, h, eps, (z * slope).sum(axis=1))
-        kl_weight, share = 0.5 + 0.3 * np.arange(eps.shape[1]), weight[:, None] / len(h)
-        grad_h = run("importance_grad", h, eps, z, share * slope, weight, kl_weight, 0, grad_h=h.shape)
+        z, beta, weight, _ = weights(h, eps, slope)
+        share = weight[:, None] / len(h)
+        grad_h = run("importance_grad", h, eps, z, share * slope, weight, beta, 0, grad_h=h.shape)
         return grad_y * grad_h, grad_y * share * z
 
     return forward, backward, None
@@ -171,7 +174,7 @@ LAYER_PAIRS: tuple[Pair, ...] = (
     upsample_pair(2, 2),
     upsample_pair(1, 3),
     Pair(
-        "importance weights", ("importance_weights", "importance_grad", "latent"), _importance, _importance_arrays,
+        "importance weights", ("importance_weights", "importance_grad"), _importance, _importance_arrays,
         ("h", "slope"),
     ),
 )  # fmt: skip

@@ -331,11 +331,11 @@ _TABLE = (
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in (*_TABLE, *table_layers.TABLE)}
-PAGES = (reference, reference_objective, reference_layers)  # where the ops' meanings stand, and their docstrings
+PAGES = (reference, reference_objective, reference_layers)  # the modules that hold the meaning of the ops
 
 
-def meaning_of(name: str) -> Callable[..., None]:
-    """The op `name` in NumPy, from the page it stands on."""
+def meaning(name: str) -> Callable[..., None]:
+    """The op `name` in NumPy, from the page that has it."""
     return next(getattr(page, name) for page in PAGES if hasattr(page, name))
 
 
@@ -388,7 +388,7 @@ class _Later(Mapping[str, Callable[..., None]]):
 
 
 COLUMNS: dict[str, Mapping[str, Callable[..., None]]] = {
-    "numpy": {name: meaning_of(name) for name in OPS},
+    "numpy": {name: meaning(name) for name in OPS},
     "numba": _Later(".cpu"),
     "cuda": _Later(".cuda"),
 }
@@ -415,5 +415,5 @@ def load(device: str = "numpy", unchecked: bool = False, precision: str = "fp32"
 
 __all__ = [
     "ACTIVATIONS", "COLUMNS", "ELU", "IDENTITY", "LACKING", "LEAKY_RELU", "OPS", "PAGES", "RELU", "SIGMOID", "SOFTPLUS",
-    "TANH", "Arg", "Kernels", "Op", "load", "meaning_of", "ops_of", "output_size",
+    "TANH", "Arg", "Kernels", "Op", "load", "meaning", "ops_of", "output_size",
 ]  # fmt: skip

@@ -56,7 +56,7 @@ def batch_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, gr
 def layer_norm(x, gamma, beta, epsilon, mean, rstd, y):
     """y = gamma · (x − mean) · rstd + beta with mean and rstd = 1 / √(variance + epsilon) of each row.
 
-    Ba, Kiros & Hinton 2016, equations 3 and 4. x, y: (R, C). gamma, beta: (C,). mean, rstd: (R,).
+    Ba, Kiros & Hinton 2016, equation 3. x, y: (R, C). gamma, beta: (C,). mean, rstd: (R,).
     """
     mean[...] = x.mean(axis=1, dtype=np.float64)
     squares = np.square(x - x.mean(axis=1, dtype=np.float64, keepdims=True)).mean(axis=1)
@@ -69,8 +69,8 @@ def layer_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, gr
 
     grad_x     = rstd · (g − mean(g) − n · mean(g · n))
     grad_gamma = Σ grad_y · n,  grad_beta = Σ grad_y; with add = 1 both are added to what is there.
-    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. gamma: (C,). mean, rstd: (R,). grad_gamma,
-    grad_beta: (C,), or length 0 where they are not wanted.
+    x, grad_y, grad_x: (R, C), the last (0, C) where it is not wanted. gamma: (C,). mean, rstd: (R,).
+    grad_gamma, grad_beta: (C,), or length 0 where they are not wanted.
     """
     n = (x - mean[:, None]) * rstd[:, None]
     if grad_x.size:
@@ -163,8 +163,8 @@ def importance_weights(h, eps, z, nll, kl_weight, weight, bound):
     """The normalised importance weights of an image's k draws, and log 1/k Σ_k w_k, the bound they give together.
 
     log w = −nll + Σ_latent kl_weight · (log p(z) − log q(z|x)), and log p(z) − log q(z|x) = z_log_sigma + ½ eps² − ½ z²
-    in each dimension, as z = z_mean + exp(z_log_sigma) · eps. weight = w / Σ_k w. Burda et al. 2015, equations 8 and
-    14, with kl_weight = 1. In float64 whatever the arrays are: a weight is the exp of a difference of large numbers.
+    in each dimension, as z = z_mean + exp(z_log_sigma) · eps. weight = w / Σ_k w. Burda et al. 2015, equation 8,
+    where kl_weight is 1. In float64 whatever the arrays are: a weight is the exp of a difference of large numbers.
     h: (B, 2·latent). eps, z: (R, latent), R = B·k, row r of image r // k. nll, weight: (R,). kl_weight: (latent,)
     float64. bound: (B,), nats.
     """
@@ -186,7 +186,7 @@ def importance_grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
     grad_mean      = Σ_k path
     grad_log_sigma = Σ_k path · eps · exp(z_log_sigma) − c
     doubly = 1 leaves out the terms whose mean is zero, which is the doubly reparameterised gradient of Tucker et al.
-    2018, equation 8 (k = 1: the path derivative of Roeder et al. 2017). q's own density counts along the path then:
+    2018, section 3 (k = 1: the path derivative of Roeder et al. 2017). q's own density counts along the path then:
     path = (1 − kl_weight · (1 − weight)) · (grad_z + c · (z − eps · exp(−z_log_sigma))), and
     grad_log_sigma = Σ_k path · eps · exp(z_log_sigma). The factor in front is `weight` where kl_weight is 1.
     h, grad_h: (B, 2·latent). eps, z, grad_z: (R, latent). weight: (R,). kl_weight: (latent,) float64.

@@ -16,7 +16,7 @@ class ImportanceLatent(Latent):
     h: (B, 2·latent). z, eps: (R, latent), R = B·samples. nll, weight: (R,). bound: (B,), nats.
     Its twin has a second half of the forward pass, `weigh(nll)`. backward expects grad_z from rows that were scaled by
     weight / B and gives grad_h of −mean(bound); `doubly`: the doubly reparameterised gradient (see IWAE).
-    Burda et al. 2015, equations 8, 13 and 14; Tucker et al. 2018, equation 8.
+    Burda et al. 2015, equation 8 and section 3; Tucker et al. 2018, section 3.
     """
 
     def __init__(self, latent_dim: int, doubly: bool = False) -> None:

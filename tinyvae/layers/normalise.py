@@ -102,7 +102,7 @@ class LayerNorm(Layer):
     g = gamma · grad_y, means over the C numbers of an image and sums over the batch
     grad_x     = (g − mean(g) − n · mean(g · n)) / √(variance + 1e-5)
     grad_gamma = Σ grad_y · n,  grad_beta = Σ grad_y
-    Training and evaluation are alike. Ba, Kiros & Hinton 2016, equations 3 and 4.
+    Training and evaluation are alike. Ba, Kiros & Hinton 2016, equation 3.
     """
 
     def shape(self, *in_shapes: Shape) -> Shape:

@@ -16,7 +16,7 @@ class CVAE(VAE):
 
     encoder: [image | y] → (2·latent,). decoder: [z | y] → the likelihood's outputs; both are `WithLabel` layers.
     As the label comes for free, z need not say it and is left with the rest: style. The bound is one on log p(x|y).
-    Sohn, Lee & Yan 2015, equation 4, with a prior that does not depend on y; Kingma et al. 2014, model M2.
+    Sohn, Lee & Yan 2015, section 4, with a prior that does not depend on y; Kingma et al. 2014, model M2.
     Public methods take `labels`, whole numbers (N,) from 0 to classes − 1.
     """
 

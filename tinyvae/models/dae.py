@@ -17,7 +17,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     noise "masking": each pixel is 0 with probability noise_amount. "gaussian": plus noise_amount · eps, eps ~ N(0, I).
     To undo it the encoder must know what images look like, so a code may be longer than an image without becoming a
     copy. The figures on test images are with noise too, always the same; `encode` and `reconstruct` add none.
-    Vincent et al. 2008, equation 5; Vincent et al. 2010, section 3.3.
+    Vincent et al. 2008, section 2.3; Vincent et al. 2010, section 3.3.
     """
 
     def __init__(

@@ -17,9 +17,9 @@ class IWAE(VAE):
 
     By Jensen's inequality it is at most the negative ELBO, which is the case k = 1, and it falls towards −log p(x) as k
     grows: Burda, Grosse & Salakhutdinov 2015, equation 8 and theorem 1. With the normalised weights v_k = w_k / Σ w,
-    grad loss = −E[Σ_k v_k · grad log w_k]                                                (their equations 13 and 14)
+    grad loss = −E[Σ_k v_k · grad log w_k]                                                            (their section 3)
     so every row of the decoder's gradient is scaled by its weight. For the encoder that estimate gets noisier, beside
-    its mean, with more draws; doubly = True takes the one of Tucker et al. 2018, equation 8, which has the same mean:
+    its mean, with more draws; doubly = True takes the one of Tucker et al. 2018, section 3, which has the same mean:
     grad loss = −E[Σ_k v_k² · ∂log w_k/∂z_k · ∂z_k/∂h], where log q(z|x) counts through z alone.
     Another beta: log w = log p(x|z) + beta · (log p(z) − log q(z|x)). These two are taken at the draw; only the figure
     `kl` is the analytic one, so that neg_elbo = recon + kl compares with a VAE's.
