@@ -52,14 +52,16 @@ def ae():
 class Toy:
     """A model made of two functions on arrays, with what latent_space asks of a model."""
 
+    classes = 0
+
     def __init__(self, encode, decode, latent_dim, prior=True):
         self._encode, self._decode, self.latent_dim = encode, decode, latent_dim
         self.parts = {"latent": None} if prior else {}
 
-    def encode(self, x):
+    def encode(self, x, labels=None):
         return self._encode(np.asarray(x, float).reshape(len(x), -1)), None
 
-    def decode(self, z):
+    def decode(self, z, labels=None):
         return self._decode(z)[:, :, None, None]
 
     def sample(self, n, seed=None, prior=None):

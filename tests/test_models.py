@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tinyvae
 from tinyvae import zoo
@@ -12,6 +13,8 @@ from tinyvae.cli import main
 from tinyvae.config import ModelConfig, TrainConfig
 from tinyvae.datasets import as_dataset
 from tinyvae.errors import ConfigError, DataError
+from tinyvae.evaluate import evaluate, importance_sampling
+from tinyvae.latent_space import active_units, continuity_profile, segments
 from tinyvae.run import open_run
 from tinyvae.step import Feed, Step
 from tinyvae.training import train
@@ -213,6 +216,97 @@ def test_classes_come_from_the_data(tmp_path):
     options = ["--data", str(tmp_path / "unlabelled.npz"), "--device", "numpy", "--out", str(tmp_path / "run")]
     assert main(["train", "--model", "cvae", *options]) == 2
     assert ModelConfig().classes == 10
+
+
+def labelled_by_hand():
+    """A CVAE whose parts see the label alone: z_mean is MEANS[label], log p(x|z, y) is LOGITS[label]'s."""
+    model = zoo.build("cvae", SHAPE, 1, (3,), device="numpy", dtype="float64", classes=3)
+    values = {name: np.zeros_like(model.table.view(name)) for name in model.table.places}
+    for part, outputs in (("encoder", np.stack([MEANS, np.zeros(3)], axis=1)), ("decoder", LOGITS)):
+        values[f"{part}.inner.dense1.weight"][-3:] = np.eye(3)  # the label's rows: hidden unit c says "class c"
+        values[f"{part}.inner.dense2.weight"][:] = outputs
+    for name, value in values.items():
+        model.device.put(value, model.table.view(name))
+    return model
+
+
+MEANS = np.array([0.0, 0.5, -1.0])
+LOGITS = np.random.default_rng(3).normal(size=(3, 30))
+
+
+def test_figures_given_the_label_against_hand_computed_ones():
+    """−log p(x|y) = Σ log(1 + exp(l)) − x l, l the logits of class y; KL(q(z|x, y) ‖ p(z)) = ½ z_mean(y)²."""
+    model, (x, labels) = labelled_by_hand(), pictures(12)
+    logits = LOGITS[labels]
+    exact = (np.logaddexp(0, logits) - x.reshape(12, 30) / 255 * logits).sum(axis=1)
+    kl = 0.5 * MEANS[labels] ** 2
+    found = importance_sampling(model, x, 4000, labels=labels)
+    np.testing.assert_allclose(found.nll[labels == 0], exact[labels == 0], rtol=1e-12)  # q is the prior there
+    assert (np.abs(found.nll - exact) < 5 * found.mc_error + 1e-9).all()
+    assert (np.abs(found.neg_elbo - exact - kl) < 5 / np.sqrt(4000)).all()  # log w has the variance z_mean² ≤ 1
+    report = evaluate(model, x, 5, x[:7], labels=labels, train_labels=labels[:7])
+    assert report["recon"] == pytest.approx(exact.mean(), rel=1e-12)
+    assert report["kl"] == pytest.approx(kl.mean(), rel=1e-12)
+    assert sum(report["kl_per_dimension"]) == pytest.approx(kl.mean(), rel=1e-12)
+    assert report["rmse"] == pytest.approx(np.sqrt(np.mean((x / 255 - model.decode(np.zeros((12, 1)), labels)) ** 2)))
+    assert active_units(model, x, labels=labels) == 1
+    assert active_units(model, x, labels=np.ones(12, int)) == 0
+    assert not continuity_profile(model, x, labels=labels).any()  # there and back, one label all the way
+    with pytest.raises(DataError, match="CVAE needs the label of every image"):
+        evaluate(model, x)
+
+
+def test_binarised_images_need_no_label_and_keep_theirs():
+    model, (x, labels) = labelled_by_hand(), pictures(12)
+    figures = [evaluate(model, x, labels=labels, binarize=how)["recon"] for how in ("none", "dynamic")]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-12)  # the pictures are black and white already
+
+
+def test_segments_stay_in_a_class():
+    """Every walk joins two codes of one label, each code starts one; the only code of its class stays where it is."""
+    labels = np.array([0, 1, 0, 1, 0, 2, 1])
+    codes = 10.0 * labels[:, None] + np.arange(7)[:, None] / 10
+    walks = segments(codes, 7, 3, seed=1, labels=labels)[..., 0]
+    assert (np.floor(walks / 10) == np.floor(walks[:, :1] / 10)).all()
+    assert sorted(walks[:, 0]) == sorted(walks[:, 2]) == sorted(codes[:, 0])
+    assert (walks[:, 0] == walks[:, 2]).sum() == 1
+
+
+def test_commands_take_a_conditional_run(tmp_path, capsys):
+    """Pictures, figures and the doctor's words; what needs pictures without a label says so in one line."""
+    images, labels = pictures(60)
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    out = tmp_path / "run"
+    arguments = ["--data", str(tmp_path / "set.npz"), "--epochs", "1", "--batch-size", "8", "--latent-dim", "2"]
+    arguments += ["--hidden", "6", "--device", "numpy", "--out", str(out)]
+    assert main(["train", "--model", "cvae", *arguments]) == 0
+    drawn = {"loss", "reconstructions", "samples", "interpolations", "latent", "manifold"}
+    assert {path.stem for path in out.glob("*.png")} == drawn
+    for command, names in (("interpolate", ["interpolations"]), ("latent", ["latent", "manifold"])):
+        for name in names:
+            (out / f"{name}.png").unlink()
+        assert main([command, str(out)]) == 0
+        assert all((out / f"{name}.png").stat().st_size > 1000 for name in names)
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--samples", "5"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert report["neg_elbo"] == pytest.approx(last["test"]["neg_elbo"], rel=1e-6)
+    run = open_run(out)
+    given = importance_sampling(run.model, run.data.test_images, 5, labels=run.data.test_labels)
+    assert report["nll"] == pytest.approx(given.nll.mean(), rel=1e-6)
+    assert report["continuity"] > 0
+    assert main(["doctor", str(out)]) == 0
+    words = capsys.readouterr().out
+    assert words.startswith(("collapsed: ", "holes: ", "healthy: "))
+    assert f"active units {report['active_units']} of 2" in words
+    assert main(["explore", str(out)]) == 2
+    assert "the page tells its decoder no label, and CVAE needs one" in capsys.readouterr().err
+    for i, image in enumerate(images[:3]):
+        (tmp_path / "suspects").mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / "suspects" / f"{i}.png")
+    assert main(["anomaly", str(out), "--rank", str(tmp_path / "suspects")]) == 2
+    assert "CVAE must be told the class of a picture" in capsys.readouterr().err
 
 
 def test_labels_of_a_batch_are_those_of_its_images(device):

@@ -234,7 +234,7 @@ def test_manifold_stands_at_quantiles_right_way_up(monkeypatch, tmp_path):
     """z[0] grows to the right, z[1] upwards; a fifth of the prior lies between neighbours."""
     model, seen = build(latent_dim=2), []
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda z: seen.append(np.array(z)) or decode(z))
+    monkeypatch.setattr(model, "decode", lambda z, labels: seen.append(np.array(z)) or decode(z))
     plots.manifold(model, tmp_path / "a.png", 5)
     z = seen[-1].reshape(5, 5, 2)
     quantiles = [-1.2815516, -0.5244005, 0, 0.5244005, 1.2815516]  # of 0.1, 0.3, …, 0.9
@@ -254,7 +254,7 @@ def test_manifold_chooses_the_dimensions_that_matter(words, tmp_path):
 def test_manifold_of_an_autoencoder_spans_its_codes(words, monkeypatch, tmp_path):
     model, seen = build("ae", latent_dim=2), []
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda z: seen.append(np.array(z)) or decode(z))
+    monkeypatch.setattr(model, "decode", lambda z, labels: seen.append(np.array(z)) or decode(z))
     prior = (np.array([10.0, -5.0]), np.diag([4.0, 9.0]))
     plots.manifold(model, tmp_path / "a.png", 3, prior=prior)
     z = seen[-1].reshape(3, 3, 2)

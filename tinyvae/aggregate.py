@@ -143,9 +143,12 @@ def overlap(codes: np.ndarray, fresh_codes: np.ndarray, draws: np.ndarray, fresh
 # ---------------------------------------------------------------------------------------------- a model's figures
 
 
-def draw_codes(model: Model, images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """One z ~ q(z|x) per image (N, latent) float64, what the decoder sees in training; of an autoencoder the code."""
-    z_mean, z_log_sigma = model.encode(images)
+def draw_codes(model: Model, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    """One z ~ q(z|x) per image (N, latent) float64, what the decoder sees in training; of an autoencoder the code.
+
+    labels: those of the images, for a conditional model, which draws z ~ q(z|x, label).
+    """
+    z_mean, z_log_sigma = model.encode(images, labels)
     z = z_mean.astype(np.float64)
     if z_log_sigma is None:
         return z
@@ -153,7 +156,10 @@ def draw_codes(model: Model, images: np.ndarray, seed: int = 0) -> np.ndarray:
     return z + np.exp(z_log_sigma.astype(np.float64)) * eps
 
 
-def aggregate_figures(model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def aggregate_figures(
+    model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0,
+    train_labels: np.ndarray | None = None, test_labels: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """q(z) against the prior, ready for JSON; None where a deterministic model has no such figure.
 
     kl_per_dimension      nats, of each latent dimension
@@ -161,9 +167,14 @@ def aggregate_figures(model: Model, train_images: np.ndarray, test_images: np.nd
     marginal_kl_gaussian  KL of the Gaussian with q(z)'s two moments to N(0, I)
     mmd, filled, reached  against the model's prior, or, for a deterministic one, the Gaussian fitted to its codes
     the same three with _standard_normal     against N(0, I): for a VAE the same numbers
+
+    The labels are for a conditional model: q(z) is then the mean of q(z|x, label), of all classes together.
     """
     few, fresh = _choose(train_images, IMAGES, seed), _choose(test_images, IMAGES, seed)
-    z_mean, z_log_sigma = model.encode(fresh)
+    few_labels, labels = (
+        None if given is None else _choose(given, IMAGES, seed) for given in (train_labels, test_labels)
+    )
+    z_mean, z_log_sigma = model.encode(fresh, labels)
     report: dict[str, Any] = dict.fromkeys(
         ("kl_per_dimension", "mutual_information", "marginal_kl", "mutual_information_limit")
     )
@@ -173,7 +184,8 @@ def aggregate_figures(model: Model, train_images: np.ndarray, test_images: np.nd
         report |= {"mutual_information": split.mutual_information, "marginal_kl": split.marginal_kl}
         report["mutual_information_limit"] = float(np.log(split.images))
     report["marginal_kl_gaussian"] = gaussian_kl(*moments(z_mean, z_log_sigma))
-    codes, fresh_codes = draw_codes(model, few, seed), draw_codes(model, fresh[:FRESH], seed + 1)
+    codes = draw_codes(model, few, seed, few_labels)
+    fresh_codes = draw_codes(model, fresh[:FRESH], seed + 1, None if labels is None else labels[:FRESH])
     priors: dict[str, Prior | None] = {"": None, "_standard_normal": None}
     if z_log_sigma is None:
         priors[""] = fit_prior(model, few)
@@ -186,7 +198,7 @@ def aggregate_figures(model: Model, train_images: np.ndarray, test_images: np.nd
 
 
 def _choose(images: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` of the images at most, by a seeded choice."""
+    """`count` of the images, or of their labels, at most, by a seeded choice."""
     if len(images) <= count:
         return images
     return images[np.random.Generator(np.random.Philox(seed)).permutation(len(images))[:count]]

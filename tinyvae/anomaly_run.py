@@ -193,7 +193,12 @@ def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[Any, ...]]) 
 
 
 def check_score(model: Model, chosen: str) -> None:
-    """A ConfigError where this model has no such score."""
+    """A ConfigError where this model has no such score, or none at all."""
+    if model.classes:
+        raise ConfigError(
+            f"{type(model).__name__} must be told the class of a picture, which is what nobody knows of an anomaly; "
+            "use another model"
+        )
     if chosen not in scores_of(model):
         raise ConfigError(f"score={chosen!r} needs a Gaussian q(z|x); this model has {', '.join(scores_of(model))}")
 

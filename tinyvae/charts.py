@@ -58,10 +58,12 @@ def latent_scatter(
     """The codes z_mean of the first `limit` images as points, one colour and marker per label.
 
     With more than two latent dimensions: their first two principal components. labels: whole numbers (N,), or None.
-    names: one per class. A VAE's prior is drawn as the two circles that hold half and 95 % of it.
+    names: one per class. A VAE's prior is drawn as the two circles that hold half and 95 % of it. A conditional model
+    is told the labels.
     """
     require_int("limit", limit, 1)
-    codes = model.encode(images[:limit])[0].astype(np.float64)
+    told = labels[:limit] if model.classes and labels is not None else None
+    codes = model.encode(images[:limit], told)[0].astype(np.float64)
     if not len(codes):
         raise DataError("images holds no image whose code could be shown; pass at least one")
     if labels is not None:

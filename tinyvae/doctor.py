@@ -10,7 +10,7 @@ from typing import Any
 from .aggregate import aggregate_figures
 from .config import ModelConfig, TrainConfig
 from .datasets import Dataset
-from .latent_space import active_units
+from .latent_space import active_units, labels_for
 from .models import Model
 
 COLLAPSED, HOLES, HEALTHY = "collapsed", "holes", "healthy"
@@ -45,9 +45,11 @@ class Diagnosis:
 
 def examine(model: Model, data: Dataset, train: TrainConfig | None = None, seed: int = 0) -> Diagnosis:
     """The diagnosis of a model on the data that it was trained on. train: how, for the advice; None: defaults."""
-    figures = aggregate_figures(model, data.train_images, data.test_images, seed)
+    labels = labels_for(model, data)
+    figures = aggregate_figures(model, data.train_images, data.test_images, seed, *labels)
     figures["latent_dim"] = model.latent_dim
-    figures["active_units"] = active_units(model, data.test_images) if "latent" in model.parts else None
+    used = active_units(model, data.test_images, labels=labels[1]) if "latent" in model.parts else None
+    figures["active_units"] = used
     return diagnose(figures, model.config or ModelConfig(latent_dim=model.latent_dim), train or TrainConfig())
 
 

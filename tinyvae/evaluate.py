@@ -20,6 +20,7 @@ from .latent_space import (
     completeness_shares,
     continuity,
     fit_prior,
+    labels_for,
     latent_figures,
     latent_report,
 )
@@ -46,6 +47,8 @@ def evaluate(
     nll_images: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    labels: np.ndarray | None = None,
+    train_labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Every figure of a model on `images`, ready for JSON. Nats are per image; None where a figure has no meaning.
 
@@ -62,27 +65,30 @@ def evaluate(
     train_images: adds those of `latent_report` and `aggregate_figures`, which take the images' pixels as they are.
     binarize: as in training; "static" and "dynamic" both draw once.
     seed: of importance samples, segments and prior samples; never of the binarisation.
+    labels, train_labels: those of the images, for a conditional model; its bound and its nll are of log p(x | label).
     A deterministic model has no bound, no KL, no likelihood of x and no scale for its codes: these figures are None.
     """
     require_int("samples", samples, 0, ", the number of importance samples")
     seen = binarized(model, images, binarize)
-    figures = evaluate_pass(model, Feed(model, seen))
+    figures = evaluate_pass(model, Feed(model, seen, labels=labels))
     report: dict[str, Any] = {name: figures.get(name) for name in ("neg_elbo", "recon", "kl")}
     report |= dict.fromkeys(("nll", "nll_stderr", "nll_mc_error", "nll_images", "posterior_gap", "effective_samples"))
     report |= {"samples": samples, "images": len(seen), "latent_dim": model.latent_dim}
     if samples and "latent" in model.parts:
         if nll_images is not None:
             require_int("nll_images", nll_images, 1)
-        chosen = importance_sampling(model, seen[:nll_images], samples, seed, progress)
+        some = None if labels is None else labels[:nll_images]
+        chosen = importance_sampling(model, seen[:nll_images], samples, seed, progress, labels=some)
         report |= {"nll": float(chosen.nll.mean()), "nll_stderr": _standard_error(chosen.nll)}
         report |= {"nll_mc_error": chosen.mean_mc_error(), "nll_images": len(chosen.nll)}
         report["posterior_gap"] = float((chosen.neg_elbo - chosen.nll).mean())
         report["effective_samples"] = float(chosen.effective_samples.mean())
-    report["active_units"] = active_units(model, seen) if "latent" in model.parts else None
-    report["rmse"] = rmse(model, seen)
+    report["active_units"] = active_units(model, seen, labels=labels) if "latent" in model.parts else None
+    report["rmse"] = rmse(model, seen, labels)
     if train_images is not None:
         grey, known = binarized(model, images, "none"), binarized(model, train_images, "none")
-        report |= latent_figures(model, known, grey, seed) | aggregate_figures(model, known, grey, seed)
+        report |= latent_figures(model, known, grey, seed, labels)
+        report |= aggregate_figures(model, known, grey, seed, train_labels, labels)
     return report
 
 
@@ -103,7 +109,11 @@ def full_report(
             told = 10 * done // total
             say(f"importance sampling: {done} of {total} images")
 
-    return evaluate(model, data.test_images, samples, data.train_images, binarize, nll_images, progress=progress)
+    train_labels, labels = labels_for(model, data)
+    return evaluate(
+        model, data.test_images, samples, data.train_images, binarize, nll_images,
+        progress=progress, labels=labels, train_labels=train_labels,
+    )  # fmt: skip
 
 
 def binarized(model: Model, images: np.ndarray, binarize: str) -> np.ndarray:
@@ -122,21 +132,22 @@ def binarized(model: Model, images: np.ndarray, binarize: str) -> np.ndarray:
         images = model.as_images(images)
     if binarize == "none":
         return images
-    feed, out = Feed(model, images, binarize, evaluation=True), np.empty(images.shape, np.uint8)
+    unread = np.zeros(len(images), int)  # only pixels are drawn here, but a conditional model's feed wants labels
+    feed, out = Feed(model, images, binarize, True, unread), np.empty(images.shape, np.uint8)
     for start, batch in _batches(model, feed, samples=1):
         out[start : start + batch.rows] = model.device.get(batch.x) * 255
     return out
 
 
-def rmse(model: Model, images: np.ndarray) -> float:
+def rmse(model: Model, images: np.ndarray, labels: np.ndarray | None = None) -> float:
     """√(mean over images and pixels of (x − reconstruct(x))²), pixels in [0, 1].
 
-    z is z_mean here; the training log's rmse has the noise of z in it and is larger.
+    z is z_mean here; the training log's rmse has the noise of z in it and is larger. labels: for a conditional model.
     """
     total = 0.0
     for start in range(0, len(images), BLOCK_ROWS):
-        x = images[start : start + BLOCK_ROWS]
-        total += float(np.square(model.as_images(x) - model.reconstruct(x), dtype=np.float64).sum())
+        x, told = images[start : start + BLOCK_ROWS], None if labels is None else labels[start : start + BLOCK_ROWS]
+        total += float(np.square(model.as_images(x) - model.reconstruct(x, told), dtype=np.float64).sum())
     return float(np.sqrt(total / images.size))
 
 
@@ -184,6 +195,7 @@ def importance_sampling(
     seed: int = 0,
     progress: Progress | None = None,
     common: bool = False,
+    labels: np.ndarray | None = None,
 ) -> ImportanceSample:
     """log p(x) ≈ log 1/K Σ_k w_k,  w_k = p(x|z_k) p(z_k) / q(z_k|x),  z_k ~ q(z|x).
 
@@ -194,13 +206,14 @@ def importance_sampling(
     Draw k of image n is the same for every K ≥ k and every batch size (up to rounding): noise is addressed by place.
     common: every image gets the draws of the first, so that its figure is its own, whatever images stand around it;
     one image at a time, which is slower.
+    labels: those of the images, for a conditional model: p and q are given the label then, and so is the estimate.
     """
     require_int("samples", samples, 1, ", the number of importance samples")
     if not isinstance(model.parts.get("latent"), Latent):
         raise ConfigError(
             f"{type(model).__name__} has no Gaussian q(z|x) to draw importance samples from; use samples=0"
         )
-    feed, clock = Feed(model, binarized(model, images, "none")), model.eval_clock
+    feed, clock = Feed(model, binarized(model, images, "none"), labels=labels), model.eval_clock
     before = clock.get()
     columns = np.empty((4, feed.count))
     try:
@@ -220,13 +233,13 @@ def _log_weights(model: Model, batch: Batch, samples: int) -> np.ndarray:
     With z = z_mean + exp(z_log_sigma) · eps: log p(z) − log q(z|x) = Σ_latent z_log_sigma + ½ eps² − ½ z².
     """
     twins, get = batch.twins, model.device.get
-    h = twins["encoder"].forward(batch.x)
+    h = model.encoded(batch)
     log_sigma = get(h)[:, model.latent_dim :].sum(axis=1, dtype=np.float64)  # (B,)
     log_w = np.empty((batch.rows, -(-samples // CHUNK) * CHUNK))
     for first in range(0, samples, CHUNK):
         model.eval_clock.set(step=FIRST_STEP + first // CHUNK)
         z = twins["latent"].forward(h)
-        nll = twins["likelihood"].forward(twins["decoder"].forward(z), batch.x)
+        nll = twins["likelihood"].forward(model.decoded(batch, z), batch.x)
         eps, z = get(twins["latent"].eps).astype(np.float64), get(z).astype(np.float64)
         ratio = 0.5 * (eps * eps - z * z).sum(axis=1) - get(nll)  # (B·CHUNK,)
         log_w[:, first : first + CHUNK] = ratio.reshape(batch.rows, CHUNK) + log_sigma[:, None]

@@ -89,6 +89,11 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
     prior        null for N(0, I); otherwise mean and factor of a Gaussian, z = mean + factor · eps
     """
     model, data = run.model, run.data
+    if model.classes:
+        raise ConfigError(
+            f"the page tells its decoder no label, and {type(model).__name__} needs one; "
+            "use tinyvae latent or tinyvae interpolate"
+        )
     if count is None:
         count = min(POINTS, max(1, PIXELS // int(np.prod(model.image_shape))))
     require_int("count", count, 1, ", the number of test images to show")

@@ -30,14 +30,25 @@ def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, An
                           VAE, whose prior that is, the same numbers; for an AE what its fitted Gaussian is worth
     completeness_distance, completeness_ratio     the two yardsticks
     """
-    active = active_units(model, dataset.test_images) if "latent" in model.parts else None
+    labels = labels_for(model, dataset)[1]
+    active = active_units(model, dataset.test_images, labels=labels) if "latent" in model.parts else None
     report = {"latent_dim": model.latent_dim, "active_units": active}
-    return report | latent_figures(model, dataset.train_images, dataset.test_images, seed)
+    return report | latent_figures(model, dataset.train_images, dataset.test_images, seed, labels)
 
 
-def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """`latent_report` without what `evaluate` has already."""
-    profile = continuity_profile(model, test_images, seed=seed) if len(test_images) > 1 else np.array([np.nan])
+def labels_for(model: Model, data: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The labels of the training and of the test images for a conditional model; (None, None) for any other."""
+    return (data.train_labels, data.test_labels) if model.classes else (None, None)
+
+
+def latent_figures(
+    model: Model, train_images: np.ndarray, test_images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None
+) -> dict[str, Any]:
+    """`latent_report` without what `evaluate` has already. labels: the test images', for a conditional model, whose
+    prior samples take the classes in turn."""
+    profile = np.array([np.nan])
+    if len(test_images) > 1:
+        profile = continuity_profile(model, test_images, seed=seed, labels=labels)
     missing = bool(np.isnan(profile).any())
     yardstick = measure(train_images, test_images, seed=seed)
     shares = completeness_shares(model, train_images, test_images, seed=seed, yardstick=yardstick)
@@ -46,7 +57,7 @@ def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarr
         identity = (np.zeros(model.latent_dim), np.eye(model.latent_dim))
         standard = completeness_shares(model, train_images, test_images, seed=seed, prior=identity, yardstick=yardstick)
     return {
-        "code_std": [float(s) for s in model.encode(test_images)[0].std(axis=0, dtype=np.float64)],
+        "code_std": [float(s) for s in model.encode(test_images, labels)[0].std(axis=0, dtype=np.float64)],
         "continuity": None if missing else float(profile.mean()),
         "continuity_profile": None if missing else [float(v) for v in profile],
         "completeness": shares.near,
@@ -58,12 +69,13 @@ def latent_figures(model: Model, train_images: np.ndarray, test_images: np.ndarr
     }
 
 
-def active_units(model: Model, images: np.ndarray, threshold: float = 0.01) -> int:
+def active_units(model: Model, images: np.ndarray, threshold: float = 0.01, labels: np.ndarray | None = None) -> int:
     """The number of latent dimensions u with Var_x(E_q[u|x]) > threshold, E_q[u|x] = z_mean.
 
     Burda, Grosse & Salakhutdinov 2016, section 5.2. An unused dimension has z_mean ≈ 0 for every image.
+    labels: those of the images, for a conditional model.
     """
-    codes = model.encode(images)[0]
+    codes = model.encode(images, labels)[0]
     return int((codes.var(axis=0, dtype=np.float64) > threshold).sum())
 
 
@@ -78,45 +90,63 @@ def fit_prior(model: Model, images: np.ndarray) -> Prior:
     return mean, centred.T @ centred / len(codes)
 
 
-def continuity(model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0) -> float:
+def continuity(
+    model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0,
+    labels: np.ndarray | None = None,
+) -> float:  # fmt: skip
     """Mean of ‖z − encode(decode(z))‖ / s over points z on straight segments between codes; 0 is perfect.
 
     s² = Σ_latent of the codes' variance, so 1 is the typical distance of a code from the centre: a decoded point that
     comes back as some other image's code. `pairs` seeded pairs of different images (as many as there are images at
     most), `steps` points on each, ends included. NaN where all images have one code.
+    labels: those of the images, for a conditional model. It walks between images of one class and is told that class
+    all the way: between two classes the label would have to jump somewhere.
     """
-    return float(continuity_profile(model, images, pairs, steps, seed).mean())
+    return float(continuity_profile(model, images, pairs, steps, seed, labels).mean())
 
 
 def continuity_profile(
-    model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0
-) -> np.ndarray:
+    model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """`continuity` (steps,) by the place on the segment, from one code to the other.
 
     The ends show how exactly codes come back at all, which costs a VAE more, as its decoder has to work with noise. The
     rise towards the middle shows what lies between codes: in an autoencoder places that no image maps to, and what is
     decoded there is encoded elsewhere.
     """
-    codes = model.encode(images)[0].astype(np.float64)
-    walks = segments(codes, pairs, steps, seed)
+    codes = model.encode(images, labels)[0].astype(np.float64)
+    walks = segments(codes, pairs, steps, seed, labels)
+    told = None if labels is None else np.repeat(labels[_ends(len(codes), seed, labels)[0][:pairs]], steps)
     scale = np.sqrt(codes.var(axis=0).sum())
     if scale == 0:
         return np.full(steps, np.nan)
     z = walks.reshape(-1, codes.shape[1])  # (pairs·steps, latent)
-    back = model.encode(model.decode(z))[0]
+    back = model.encode(model.decode(z, told), told)[0]
     return np.sqrt(np.square(z - back).sum(axis=1)).reshape(-1, steps).mean(axis=0) / scale
 
 
-def segments(codes: np.ndarray, pairs: int, steps: int, seed: int = 0) -> np.ndarray:
-    """Codes (pairs, steps, latent) on straight segments between seeded pairs of different codes, both ends included."""
+def segments(codes: np.ndarray, pairs: int, steps: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    """Codes (pairs, steps, latent) on straight segments between seeded pairs of different codes, both ends included.
+
+    labels (N,): both ends have one label then; the only code of its class is joined to itself.
+    """
     require_int("pairs", pairs, 1)
     require_int("steps", steps, 2, ", as both ends are included")
     if len(codes) < 2:
         raise DataError("continuity needs at least two images, to join their codes")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(codes))
-    a, b = codes[order[:pairs], None], codes[np.roll(order, -1)[:pairs], None]
+    a, b = (codes[end[:pairs], None] for end in _ends(len(codes), seed, labels))
     t = np.linspace(0, 1, steps)[:, None]
     return (1 - t) * a + t * b
+
+
+def _ends(count: int, seed: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where segments start and end, two seeded orders (N,): each code is followed by the next one of its label."""
+    start = np.random.Generator(np.random.Philox(seed)).permutation(count)
+    end, own = np.empty_like(start), np.zeros(count, int) if labels is None else labels[start]
+    for label in np.unique(own):
+        end[own == label] = np.roll(start[own == label], -1)
+    return start, end
 
 
 def completeness(

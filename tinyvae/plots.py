@@ -101,11 +101,17 @@ def interpolations(
     path: PathLike,
     pairs: Sequence[tuple[int, int]] | None = None,
     steps: int = 9,
+    labels: np.ndarray | None = None,
 ) -> Path:
     """Straight walks from one image's code to another's, `steps` decoded points each, the two images at the ends.
 
     pairs: places in `images`; None takes neighbours, (0, 1), (2, 3), …, six of them at most.
+    labels: the images', for a conditional model, which is told that of image A all the way; None for `pairs` takes the
+    first two images of each class then, of six classes at most, and neighbours only where no class has two.
     """
+    if pairs is None and labels is not None:
+        firsts = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)]
+        pairs = [(int(two[0]), int(two[1])) for two in firsts if len(two) == 2][:6] or None
     if pairs is None:
         pairs = [(i, i + 1) for i in range(0, min(12, len(images) - 1), 2)]
     if not len(pairs):
@@ -113,7 +119,8 @@ def interpolations(
     if not all(0 <= i < len(images) for pair in pairs for i in pair):
         raise ConfigError(f"pairs={list(pairs)} name images from 0 to {len(images) - 1} only")
     a, b = (model.as_images(np.asarray(images)[[pair[side] for pair in pairs]]) for side in (0, 1))
-    walks = model.interpolate(a, b, steps)  # (pairs, steps, H, W, C)
+    told = None if labels is None else labels[[pair[0] for pair in pairs]]
+    walks = model.interpolate(a, b, steps, told)  # (pairs, steps, H, W, C)
     rows = [np.concatenate([a[i : i + 1], walk, b[i : i + 1]]) for i, walk in enumerate(walks)]
     captions = ["image A", "0", *[f"{t:.3g}" for t in np.linspace(0, 1, steps)[1:-1]], "1", "image B"]
     gaps = [0, WIDE_GAP, *([4] * (steps - 1)), WIDE_GAP]
@@ -157,27 +164,29 @@ def manifold(
     n: int = 20,
     dims: tuple[int, int] | None = None,
     prior: Prior | None = None,
+    label: int = 0,
 ) -> Path:
     """Images decoded over a plane of the latent space: n × n codes at the quantiles of the prior.
 
     The quantiles (i + ½) / n of a normal distribution lie denser in the middle, as codes do. With more than two latent
     dimensions the plane is a slice through `dims`, None for the two that change the decoded image most, the others at
     the prior's mean. prior: mean and covariance, as from `fit_prior`; None for N(0, I).
+    label: the class that a conditional model is told, one for the whole plane; other models have none.
     """
     require_int("n", n, 2, " images along a side")
     if model.latent_dim < 2:
         raise ConfigError(f"latent_dim={model.latent_dim}: a plane needs two latent dimensions")
     mean, std = _scale_of(model, prior)
-    u, v = _strongest(model, mean, std) if dims is None else dims
+    u, v = _strongest(model, mean, std, label) if dims is None else dims
     if u == v or not all(0 <= d < model.latent_dim for d in (u, v)):
         raise ConfigError(f"dims={(u, v)} must be two different dimensions from 0 to {model.latent_dim - 1}")
     normal = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
     z = np.tile(mean, (n, n, 1))  # (rows from above, columns, latent)
     z[:, :, u] += std[u] * normal
     z[:, :, v] += (std[v] * normal[::-1])[:, None]
-    images = model.decode(z.reshape(n * n, -1)).reshape(n, n, *model.image_shape)
+    images = _decode(model, z.reshape(n * n, -1), label).reshape(n, n, *model.image_shape)
     title = f"Latent space: decoded at quantiles of {'N(0, I)' if prior is None else 'a Gaussian fitted to the codes'}"
-    note = describe(model)
+    note = describe(model) + (f" · class {label}" if model.classes else "")
     if model.latent_dim > 2:
         rest = "0" if prior is None else "their mean"
         note += f" · slice through dimensions {u} and {v}, the others at {rest}"
@@ -191,10 +200,15 @@ def _scale_of(model: Model, prior: Prior | None) -> tuple[np.ndarray, np.ndarray
     return np.asarray(prior[0]), np.sqrt(np.diag(prior[1]))
 
 
-def _strongest(model: Model, mean: np.ndarray, std: np.ndarray) -> tuple[int, int]:
+def _decode(model: Model, z: np.ndarray, label: int) -> np.ndarray:
+    """decode(z), of one class where the model is conditional."""
+    return model.decode(z, np.full(len(z), label) if model.classes else None)
+
+
+def _strongest(model: Model, mean: np.ndarray, std: np.ndarray, label: int) -> tuple[int, int]:
     """The two dimensions whose step from −1 to +1 standard deviations changes the decoded image most."""
     step = np.diag(std)
-    change = model.decode(mean + step).astype(np.float64) - model.decode(mean - step)
+    change = _decode(model, mean + step, label).astype(np.float64) - _decode(model, mean - step, label)
     order = np.argsort(-np.square(change.reshape(len(change), -1)).sum(axis=1), kind="stable")
     return int(min(order[:2])), int(max(order[:2]))
 

@@ -18,6 +18,7 @@ from .datasets import Dataset
 from .device import DEVICES, open_device
 from .errors import CheckpointError, ConfigError, DeviceError
 from .evaluate import fit_prior
+from .latent_space import labels_for
 from .models import VAE, Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
@@ -152,18 +153,13 @@ def prior_of(run: Run) -> tuple[Any, Any] | None:
 
 def draw_pictures(run: Run) -> list[Path]:
     """Every picture of a finished run."""
-    folder, test = run.path, run.data.test_images
-    if run.model.classes:
-        return [
-            plots.loss_curves(run.rows, folder / "loss.png"),
-            plots.reconstructions(run.model, test, folder / "reconstructions.png", labels=run.data.test_labels),
-            plots.samples(run.model, folder / "samples.png", sample_count(run.model), run.config.model.seed),
-        ]
+    folder, test, labels = run.path, run.data.test_images, labels_for(run.model, run.data)[1]
+    n, seed = sample_count(run.model), run.config.model.seed
     made = [
         plots.loss_curves(run.rows, folder / "loss.png"),
-        plots.reconstructions(run.model, test, folder / "reconstructions.png"),
-        plots.samples(run.model, folder / "samples.png", seed=run.config.model.seed, prior=prior_of(run)),
-        plots.interpolations(run.model, test, folder / "interpolations.png"),
+        plots.reconstructions(run.model, test, folder / "reconstructions.png", labels=labels),
+        plots.samples(run.model, folder / "samples.png", n, seed, prior_of(run)),
+        plots.interpolations(run.model, test, folder / "interpolations.png", labels=labels),
         plots.latent_scatter(run.model, test, run.data.test_labels, folder / "latent.png", run.data.label_names),
     ]
     if run.model.latent_dim >= 2:
@@ -181,12 +177,12 @@ def draw(
 ) -> list[Path]:
     """What the picture commands do: one run, one kind of picture, where to put it."""
     run = open_run(path, device)
-    model, test = run.model, run.data.test_images
+    model, test, labels = run.model, run.data.test_images, labels_for(run.model, run.data)[1]
     if command == "latent":
         folder = path if out is None else Path(out)
         make_folder(folder)
-        labels, names = run.data.test_labels, run.data.label_names
-        made = [plots.latent_scatter(model, test, labels, folder / "latent.png", names)]
+        known, names = run.data.test_labels, run.data.label_names
+        made = [plots.latent_scatter(model, test, known, folder / "latent.png", names)]
         if model.latent_dim >= 2:
             made.append(plots.manifold(model, folder / "manifold.png", prior=prior_of(run)))
         return made
@@ -195,10 +191,10 @@ def draw(
         n = sample_count(model) if count is None else count
         return [plots.samples(model, file, n=n, seed=seed, prior=prior_of(run))]
     if command == "reconstruct":
-        labels = run.data.test_labels if model.classes else None
         file = path / "reconstructions.png" if out is None else Path(out)
         return [plots.reconstructions(model, test, file, labels=labels)]
-    return [plots.interpolations(model, test, path / "interpolations.png" if out is None else Path(out))]
+    file = path / "interpolations.png" if out is None else Path(out)
+    return [plots.interpolations(model, test, file, labels=labels)]
 
 
 def write_json(path: Path, content: Any) -> None:
