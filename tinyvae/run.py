@@ -18,7 +18,7 @@ from .datasets import Dataset
 from .device import DEVICES, open_device
 from .errors import CheckpointError, ConfigError, DeviceError
 from .evaluate import fit_prior
-from .models import VAE, Model
+from .models import GAN, VAE, Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
 CONFIG = "config.json"
@@ -146,13 +146,18 @@ def open_run(path: Path, device: str | None = None) -> Run:
 
 
 def prior_of(run: Run) -> tuple[Any, Any] | None:
-    """The prior to sample from: none but N(0, I) for a VAE, a Gaussian fitted to the codes for an AE."""
-    return None if isinstance(run.model, VAE) else fit_prior(run.model, run.trained_on)
+    """The prior to sample from: none but N(0, I) for a VAE or a GAN, a Gaussian fitted to the codes for an AE."""
+    return None if isinstance(run.model, VAE | GAN) else fit_prior(run.model, run.trained_on)
 
 
 def draw_pictures(run: Run) -> list[Path]:
     """Every picture of a finished run."""
     folder, test = run.path, run.data.test_images
+    if isinstance(run.model, GAN):
+        return [
+            plots.loss_curves(run.rows, folder / "loss.png"),
+            plots.samples(run.model, folder / "samples.png", seed=run.config.model.seed),
+        ]
     if run.model.classes:
         return [
             plots.loss_curves(run.rows, folder / "loss.png"),
