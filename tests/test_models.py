@@ -1,5 +1,5 @@
 """Every model with an encoder by one table: it learns a batch by heart, trains by command, saves, loads, resumes.
-Gradients are checked in test_gradients.py, a GAN in test_gan.py; what is particular to a model stands at the end or in a file of its own."""
+Gradients are in test_gradients.py, a GAN in test_gan.py; what is particular to a model is at the end or in a file."""
 
 import json
 
