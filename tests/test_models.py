@@ -1,5 +1,5 @@
-"""Every model of the zoo by one table: it learns a batch by heart, trains from the command line, saves, loads, resumes.
-Gradients are checked in test_gradients.py; what is particular to a model stands at the end or in a file of its own."""
+"""Every model with an encoder by one table: it learns a batch by heart, trains by command, saves, loads, resumes.
+Gradients are in test_gradients.py, a GAN in test_gan.py; what is particular to a model is at the end or in a file."""
 
 import json
 
@@ -21,7 +21,7 @@ from tinyvae.training import train
 
 SHAPE = (6, 5, 1)
 OPTIONS = {"cvae": {"classes": 3}}
-MODELS = pytest.mark.parametrize("name", list(zoo.ZOO))
+MODELS = pytest.mark.parametrize("name", list(zoo.CORRIDORS))
 
 
 def build(name, device="numpy", dtype="float32", **options):

@@ -16,6 +16,7 @@ _MODULES = {
 
 _NAMES = {
     "CVAE": "models",
+    "GAN": "models",
     "IWAE": "models",
     "VAE": "models",
     "AutoEncoder": "models",

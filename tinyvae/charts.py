@@ -182,8 +182,16 @@ def _apart(places: np.ndarray, distance: float) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- training
 
 
-FIGURE_TITLES = {"loss": "loss", "neg_elbo": "−ELBO", "recon": "reconstruction", "kl": "KL divergence", "rmse": "RMSE"}
-FIGURE_COLORS = {"loss": BLACK, "neg_elbo": PURPLE, "recon": BLUE, "kl": RED, "rmse": GREEN}
+FIGURE_TITLES = {
+    "loss": "loss", "neg_elbo": "−ELBO", "recon": "reconstruction", "kl": "KL divergence", "rmse": "RMSE",
+    "loss_d": "the discriminator's loss", "loss_g": "the generator's loss", "d_real": "D(x), geometric mean",
+    "d_fake": "D(G(z)), geometric mean",
+}  # fmt: skip
+FIGURE_COLORS = {
+    "loss": BLACK, "neg_elbo": PURPLE, "recon": BLUE, "kl": RED, "rmse": GREEN, "loss_d": BLUE, "loss_g": RED,
+    "d_real": BLUE, "d_fake": RED,
+}  # fmt: skip
+UNITS = {"rmse": "pixels, 0 to 1", "d_real": "probability", "d_fake": "probability"}
 PART_WORDS = {
     "train": "dashed: training, mean over the epoch",
     "validation": "dotted: validation, at its end",
@@ -249,7 +257,7 @@ def _curves(axes: Axes, log: Sequence[Mapping[str, Any]], parts: Sequence[str], 
         axes.plot(epochs, values, linestyle=PART_LINES[part], color=color, marker=marker, markersize=4)
     axes.set_title(FIGURE_TITLES.get(name, name))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("pixels, 0 to 1" if name == "rmse" else "nats per image" if name in FIGURE_TITLES else "")
+    axes.set_ylabel(UNITS.get(name, "nats per image" if name in FIGURE_TITLES else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     first, last = float(log[0]["epoch"]), float(log[-1]["epoch"])
     margin = 0.04 * (last - first) or 0.5

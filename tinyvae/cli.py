@@ -96,7 +96,9 @@ def add_train(commands: Any) -> None:
         "train", help=text, description=text[0].upper() + text[1:] + ".", argument_default=argparse.SUPPRESS
     )
     option = train.add_argument
-    option("--model", metavar="NAME", help="ae, vae, dae, beta-vae, cvae, iwae, conv-ae or conv-vae (default vae)")
+    option(
+        "--model", metavar="NAME", help="ae, vae (default), dae, beta-vae, cvae, iwae, conv-ae, conv-vae, gan, conv-gan"
+    )
     option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
     option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
     option("--epochs", type=integer, metavar="N", help="passes over the training images (default 10)")

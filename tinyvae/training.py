@@ -93,6 +93,9 @@ class Trainer:
     ) -> None:
         if data.image_shape != model.image_shape:
             raise DataError(f"images are {data.image_shape}, the model takes {model.image_shape}; build it for them")
+        if config.early_stop and "loss" not in model.figure_names:
+            name = type(model).__name__
+            raise ConfigError(f"early_stop={config.early_stop}: {name} has no loss that falls to the end; leave it out")
         self.model, self.config, self.out = model, config, out
         self.progress = sys.stderr.isatty() if progress is None else progress
         training, held = split_validation(data.train_images, config.validation, model.seed)
@@ -167,7 +170,7 @@ class Trainer:
         if self.progress:
             print(describe(row, self.config.epochs), file=sys.stderr, flush=True)
         better = False
-        if "validation" in row and epoch > self.config.warmup and self._at_full_weight():
+        if "loss" in row.get("validation", ()) and epoch > self.config.warmup and self._at_full_weight():
             # before the KL weight has reached beta the losses of two epochs are not of one objective
             better = row["validation"]["loss"] < self.best
             self.best, self.since = (row["validation"]["loss"], 0) if better else (self.best, self.since + 1)
@@ -256,7 +259,13 @@ def split_validation(images: np.ndarray, count: int, seed: int) -> tuple[np.ndar
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
-    """One line about an epoch: the objective while training and on the test part, and its two parts."""
+    """One line about an epoch: the objective while training and on the test part, and its two parts.
+
+    Of two players, who have no common objective, each figure of the training part.
+    """
+    if "loss" not in row["test"]:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in row["train"].items())
+        return f"epoch {row['epoch']}/{epochs}: train {figures}, {row['seconds']:.1f} s"
     key, name = ("neg_elbo", "−ELBO") if "neg_elbo" in row["test"] else ("loss", "loss")
     parts = f" (recon {row['test']['recon']:.2f} + KL {row['test']['kl']:.2f})" if key == "neg_elbo" else ""
     held = f", validation {row['validation'][key]:.2f}" if "validation" in row else ""

@@ -11,6 +11,8 @@ from typing import Any
 from .config import DEFAULT_DEVICE, ModelConfig, require_choice
 from .errors import ConfigError
 from .layers import (
+    Activation,
+    BatchNorm,
     Conv2d,
     ConvTranspose2d,
     Dense,
@@ -23,15 +25,15 @@ from .layers import (
     make_likelihood,
 )
 from .layers.layer import size_of
-from .models import CVAE, IWAE, VAE, AutoEncoder, BetaVAE, DenoisingAutoEncoder, Model
+from .models import CVAE, GAN, IWAE, VAE, AutoEncoder, BetaVAE, DenoisingAutoEncoder, Model
 
 CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
 CONV_SMALL = 8  # stages halve the image until its longer side is at most this
 
 
-def relu_layers(widths: list[int]) -> list[Dense]:
-    """Dense layers with ReLU from each width to the next."""
-    return [Dense(n, m, "relu") for n, m in pairwise(widths)]
+def relu_layers(widths: list[int], act: str = "relu") -> list[Dense]:
+    """Dense layers with ReLU, or with `act`, from each width to the next."""
+    return [Dense(n, m, act) for n, m in pairwise(widths)]
 
 
 def dense_encoder(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
@@ -51,7 +53,7 @@ def outputs_shape(image_shape: Shape, per_channel: int) -> Shape:
     return (*image_shape[:-1], image_shape[-1] * per_channel)
 
 
-def conv_stages(image_shape: Shape) -> list[Conv2d]:
+def conv_stages(image_shape: Shape, act: str = "relu") -> list[Conv2d]:
     """Convolutions 4×4, stride 2, padding 1, that halve the image and double the channels: 32, 64, 128, …
 
     At least one stage, then more until the longer side is at most 8; a side of 1 keeps its length.
@@ -62,7 +64,7 @@ def conv_stages(image_shape: Shape) -> list[Conv2d]:
         kernel, stride = (4 if H > 1 else 1, 4 if W > 1 else 1), (2 if H > 1 else 1, 2 if W > 1 else 1)
         padding = (1 if H > 1 else 0, 1 if W > 1 else 0)
         width = CONV_CHANNELS << len(stages)
-        stages.append(Conv2d(channels, width, kernel, stride, padding, "relu"))
+        stages.append(Conv2d(channels, width, kernel, stride, padding, act))
         H, W, channels = stages[-1].declare((H, W, channels))
     return stages
 
@@ -78,26 +80,67 @@ def conv_decoder(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int, p
     stages = conv_stages(image_shape)
     small = stages[-1].out_shape
     widths = [latent_dim, *reversed(hidden), size_of(small)]
-    mirrored = [
-        ConvTranspose2d(
-            s.c_out, s.c_in * (per_channel if s is stages[0] else 1), s.kernel,
-            (s.in_shapes[0][0], s.in_shapes[0][1]), s.stride, s.padding, "identity" if s is stages[0] else "relu",
-        )
-        for s in reversed(stages)
-    ]  # fmt: skip
-    return Sequential(*relu_layers(widths), Reshape(*small), *mirrored)
+    mirrored = [mirror(s, "relu") for s in reversed(stages[1:])]
+    return Sequential(*relu_layers(widths), Reshape(*small), *mirrored, mirror(stages[0], "identity", per_channel))
+
+
+def mirror(stage: Conv2d, act: str, per_channel: int = 1, bias: bool = True) -> ConvTranspose2d:
+    """The transposed convolution from the shape that a declared stage gives back to the shape that it takes."""
+    H, W, channels = stage.in_shapes[0]
+    return ConvTranspose2d(
+        stage.c_out, channels * per_channel, stage.kernel, (H, W), stage.stride, stage.padding, act, bias
+    )
+
+
+# ---------------------------------------------------------------------------------------------- two players
+
+
+def normed(*layers: Layer) -> tuple[Layer, ...]:
+    """The layers, which need no bias and no activation then, BatchNorm of each channel and ReLU."""
+    return (*layers, BatchNorm(), Activation("relu"))
+
+
+def dense_discriminator(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
+    """Flatten, then dense layers with LeakyReLU of the widths `hidden`, then n_out numbers: one, the logit."""
+    widths = [size_of(image_shape), *hidden]
+    return Sequential(Flatten(), *relu_layers(widths, "leaky_relu"), Dense(widths[-1], n_out))
+
+
+def dense_generator(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
+    """The dense decoder with a sigmoid for each pixel and channel."""
+    widths = [latent_dim, *reversed(hidden)]
+    return Sequential(*relu_layers(widths), Dense(widths[-1], size_of(image_shape), "sigmoid"), Reshape(*image_shape))
+
+
+def conv_discriminator(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
+    """`conv_stages` with LeakyReLU, then the dense discriminator on what they leave."""
+    stages = conv_stages(image_shape, "leaky_relu")
+    return Sequential(*stages, *dense_discriminator(stages[-1].out_shape, hidden, n_out).layers.values())
+
+
+def conv_generator(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
+    """The discriminator mirrored; BatchNorm and ReLU behind every map of channels but the last, a sigmoid there.
+
+    The discriminator has none, unlike DCGAN's: it judges an image by itself, in training as in evaluation.
+    """
+    stages = conv_stages(image_shape)
+    small, widths = stages[-1].out_shape, [latent_dim, *reversed(hidden)]
+    first = normed(Dense(widths[-1], size_of(small), bias=False), Reshape(*small))
+    middle = [layer for s in reversed(stages[1:]) for layer in normed(mirror(s, "identity", bias=False))]
+    return Sequential(*relu_layers(widths), *first, *middle, mirror(stages[0], "sigmoid"))
 
 
 @dataclass(frozen=True)
 class Entry:
     """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README.
 
+    Of a GAN the discriminator stands in the encoder's place, with one output, and the generator in the decoder's.
     own: the options of ModelConfig that this model takes and others do not.
     """
 
     model: type[Any]
     encoder: Callable[[Shape, tuple[int, ...], int], Sequential]
-    decoder: Callable[..., Sequential]  # (image_shape, hidden, latent_dim, outputs per channel)
+    decoder: Callable[..., Sequential]  # (image_shape, hidden, latent_dim, and of a decoder outputs per channel)
     hidden: tuple[int, ...]
     purpose: str
     own: tuple[str, ...] = ()
@@ -126,7 +169,11 @@ ZOO: dict[str, Entry] = {
     ),
     "conv-ae": Entry(AutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional autoencoder"),
     "conv-vae": Entry(VAE, conv_encoder, conv_decoder, (256,), "convolutional variational autoencoder"),
+    "gan": Entry(GAN, dense_discriminator, dense_generator, (400,), "dense generative adversarial network"),
+    "conv-gan": Entry(GAN, conv_discriminator, conv_generator, (), "convolutional GAN, in the manner of DCGAN"),
 }
+CORRIDORS = tuple(name for name, entry in ZOO.items() if entry.model is not GAN)
+"""The models with an encoder, and with a likelihood of images that can be chosen."""
 OWN = sorted({name for entry in ZOO.values() for name in entry.own})
 
 
@@ -166,6 +213,9 @@ def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: st
         if name not in entry.own and getattr(config, name) != getattr(ModelConfig, name):
             models = ", ".join(model for model, other in ZOO.items() if name in other.own)
             raise ConfigError(f"{name}={getattr(config, name)!r} is an option of {models}, not of {config.model}")
+    if entry.model is GAN:
+        return GAN(decoder, encoder, config.latent_dim, config.image_shape, device, config.dtype, config.seed, config,
+                   precision)  # fmt: skip
     own = {name: getattr(config, name) for name in entry.own}
     return entry.model(
         encoder, decoder, config.latent_dim, config.image_shape, config.likelihood, config.sigma,
@@ -178,6 +228,10 @@ def parts_of(config: ModelConfig) -> tuple[Layer, Layer]:
     require_choice("model", config.model, tuple(ZOO))
     entry, image, latent = ZOO[config.model], config.image_shape, config.latent_dim
     hidden, n_out = config.hidden or entry.hidden, 2 * latent if issubclass(entry.model, VAE) else latent
+    if entry.model is GAN:
+        if config.likelihood != ModelConfig.likelihood:
+            raise ConfigError(f"likelihood={config.likelihood!r}: {config.model} scores no pixels; leave it out")
+        return entry.encoder(image, hidden, 1), entry.decoder(image, hidden, latent)
     outputs = make_likelihood(config.likelihood, config.sigma).outputs_per_channel
     if not issubclass(entry.model, CVAE):
         return entry.encoder(image, hidden, n_out), entry.decoder(image, hidden, latent, outputs)

@@ -221,7 +221,7 @@ class ModelSubject(Subject):
 
     def loss(self) -> float:
         """The loss itself, whatever is differenced."""
-        self.model.loss(self.rows_of)
+        self.model.player_loss(self.player, self.rows_of)
         return float(self.model.device.get(self.rows_of.metrics)[0])
 
     def pattern(self) -> bytes:

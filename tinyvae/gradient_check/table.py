@@ -242,8 +242,10 @@ def further_cases() -> Iterator[LayerCase]:
     )  # fmt: skip
 
 
-DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae")}
-TINY = {"ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,))} | DENSE_TINY
+DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "gan")}
+TINY = {
+    "ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,)), "conv-gan": ((3, 5, 1), (3,)),
+} | DENSE_TINY  # fmt: skip
 """Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
 
 
@@ -269,6 +271,8 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
 
 MODEL_OPS = {  # beside those that every model has
     "dae": ("dropout", "Corrupt"),
+    "gan": ("Prior",),
+    "conv-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior"),
     "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
     "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
 }
@@ -303,7 +307,8 @@ def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[
         *ops,
         *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS)),
         *(case.check() for case in (*layer_cases(), *further_cases())),
-        *(_of_model(name, likelihood, True) for name in zoo.ZOO for likelihood in ("bernoulli", "gaussian")),
+        *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
+        *(_of_model(name, "gaussian", True) for name in zoo.CORRIDORS),
         *(_of_aim(aim) for aim in AIMS),
         _doubly(),
         *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),

@@ -1,5 +1,5 @@
-"""The latent layer: reparameterised sampling with its KL divergence.
-It knows one image's z and its cost; the weight of the KL comes from the clock."""
+"""The latent layer, reparameterised sampling with its KL divergence, and the prior alone, for models without encoder.
+They know one image's z and its cost; the weight of the KL comes from the clock."""
 
 from __future__ import annotations
 
@@ -61,3 +61,33 @@ class LatentTwin(Twin):
     def backward(self, grad_y: Any) -> Any:
         self.latent_grad(self.h, self.eps, grad_y, self.kl_weight, self.grad_h)
         return self.grad_h
+
+
+class Prior(Layer):
+    """z ~ N(0, I): no input, and noise of a stream of its own at the clock's step. z: (B, latent)."""
+
+    noisy = True
+
+    def __init__(self, latent_dim: int) -> None:
+        self.latent_dim = latent_dim
+
+    def shape(self, *in_shapes: Shape) -> Shape:
+        return (self.latent_dim,)
+
+    def bind(self, site: Site) -> Twin:
+        return PriorTwin(self, site)
+
+    def describe(self) -> str:
+        return str(self.latent_dim)
+
+
+class PriorTwin(Twin):
+    """Prior on a fixed buffer; a frozen clock freezes z."""
+
+    def __init__(self, layer: Prior, site: Site) -> None:
+        self.z = site.empty(site.rows, layer.latent_dim)
+        self.counters, self.stream, self.philox_normal = site.clock.counters, site.stream(), site.op("philox_normal")
+
+    def forward(self, *xs: Any) -> Any:
+        self.philox_normal(self.counters, self.stream, self.z)
+        return self.z

@@ -5,8 +5,9 @@ from .ae import AutoEncoder
 from .beta_vae import BetaVAE
 from .cvae import CVAE
 from .dae import DenoisingAutoEncoder
+from .gan import GAN
 from .iwae import IWAE
 from .model import Batch, Model, Player
 from .vae import VAE
 
-__all__ = ["CVAE", "IWAE", "VAE", "AutoEncoder", "Batch", "BetaVAE", "DenoisingAutoEncoder", "Model", "Player"]
+__all__ = ["CVAE", "GAN", "IWAE", "VAE", "AutoEncoder", "Batch", "BetaVAE", "DenoisingAutoEncoder", "Model", "Player"]

@@ -60,6 +60,7 @@ class Model:
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
+    sum_count = 4  # running sums over an epoch, which `figures` reads
     samples = 1  # draws of z per image, unless `batch` is asked for more
     classes = 0  # labels of a conditional model
     beta = 1.0  # the weight of the KL divergence, unless a run says otherwise
@@ -88,7 +89,7 @@ class Model:
         self.table = ParamTable(self.parts, self.dtype, self.device, seed)
         self.clock = Clock(self.device, len(players), latent_dim if "latent" in self.parts else 0, seed)
         self.eval_clock = self.clock.fork(step=0)
-        self.sums = {role: self.device.put(np.zeros(4)) for role in ("train", "evaluate")}
+        self.sums = {role: self.device.put(np.zeros(self.sum_count)) for role in ("train", "evaluate")}
         self._batches: dict[tuple[str, int, int], Batch] = {}
         self._part_twins: dict[tuple[str, int], Any] = {}
 
@@ -177,6 +178,10 @@ class Model:
         else:
             self.kernels.objective(nll, batch.kl, weight, batch.sums, batch.metrics)
 
+    def player_loss(self, player: Player, batch: Batch) -> None:
+        """Forward of one player's own loss: `loss` where there is one player."""
+        self.loss(batch)
+
     def loss_and_grad(self, player: Player, batch: Batch) -> None:
         """`loss`, and then back: fills the player's gradients. One player here, so every part moves."""
         self.loss(batch)
@@ -215,14 +220,18 @@ class Model:
 
     def decode(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The likelihood's mean image (N, H, W, C) for codes z (N, latent). labels: as in `encode`."""
+        z = self.as_codes(z)
+        outputs = self._apply("decoder", z, *self.one_hot(labels, len(z)))
+        return self.likelihood.mean(outputs).reshape(-1, *self.image_shape)
+
+    def as_codes(self, z: np.ndarray) -> np.ndarray:
+        """z as (N, latent) in the model's dtype. A DataError says what does not fit."""
         z = _as_array("z", z)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise DataError(f"z must be (N, {self.latent_dim}), got shape {z.shape}; use z[None] for a single code")
         if z.dtype.kind not in "fiu":
             raise DataError(f"z has dtype {z.dtype}; use floats")
-        z = self._as_floats("z", z)
-        outputs = self._apply("decoder", z, *self.one_hot(labels, len(z)))
-        return self.likelihood.mean(outputs).reshape(-1, *self.image_shape)
+        return self._as_floats("z", z)
 
     def reconstruct(self, x: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """decode(z_mean): no noise, so twice the same. labels: as in `encode`."""

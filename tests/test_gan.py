@@ -1,0 +1,264 @@
+"""The GAN: both losses written down again, whose gradients a turn fills, what each player does when it moves alone.
+What all models share is in test_models.py; here stands what a model without an encoder does instead."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tinyvae
+from tinyvae import gradcheck, zoo
+from tinyvae.cli import main
+from tinyvae.config import TrainConfig
+from tinyvae.datasets import as_dataset
+from tinyvae.errors import ConfigError, DataError, ShapeError
+from tinyvae.gradient_check.differences import Plan
+from tinyvae.kernels import LACKING
+from tinyvae.layers import Dense, Flatten, Reshape, Sequential
+from tinyvae.models import GAN
+from tinyvae.run import open_run
+from tinyvae.step import Feed, Step, evaluate_pass
+from tinyvae.training import train
+
+SHAPE = (3, 2, 1)
+NAMES = pytest.mark.parametrize("name", ["gan", "conv-gan"])
+
+
+def build(device="numpy", name="gan", dtype="float64", **options):
+    if name == "conv-gan" and "batch_norm" in LACKING.get(device, ()):
+        pytest.skip(f"the {device} column lacks batch_norm")
+    return zoo.build(name, SHAPE, 2, (5,), device=device, dtype=dtype, seed=3, **options)
+
+
+def pictures(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *SHAPE), dtype=np.uint8)
+
+
+def filled(model, x):
+    batch = model.batch("train", len(x))
+    model.device.put(model.as_images(x), batch.x)
+    return batch
+
+
+def modes(n):
+    """Two pictures, in turn: the left column white, or the right one."""
+    x = np.zeros((n, *SHAPE), np.uint8)
+    x[::2, :, 0], x[1::2, :, 1] = 255, 255
+    return x
+
+
+def dense(x, model, layer, act):
+    weight, bias = (model.device.get(model.table.view(f"{layer}.{name}")) for name in ("weight", "bias"))
+    return act(x.reshape(len(x), -1) @ weight + bias)
+
+
+def logits(x, model):
+    h = dense(x, model, "discriminator.dense1", lambda v: np.where(v > 0, v, 0.2 * v))
+    return dense(h, model, "discriminator.dense2", lambda v: v)
+
+
+# ------------------------------------------------------------------------------------------------ losses and gradients
+
+
+def test_both_losses_by_hand(device):
+    """−log D(x), −log(1 − D(G(z))) and −log D(G(z)) from the weights, with z as it was drawn."""
+    model, x = build(device), pictures(4)
+    batch = filled(model, x)
+    drawn = []
+    for player in model.players:
+        model.loss_and_grad(player, batch)
+        drawn.append(model.device.get(batch.metrics).copy())
+    z = model.device.get(batch.twins["prior"].z)
+    h = dense(z, model, "generator.dense1", lambda v: np.maximum(v, 0))
+    fake = dense(h, model, "generator.dense2", lambda v: 1 / (1 + np.exp(-v)))
+    on_real, on_fake = (1 / (1 + np.exp(-logits(images, model))) for images in (x / 255, fake))
+    real, made, judged = (-np.log(p).mean() for p in (on_real, 1 - on_fake, on_fake))
+    np.testing.assert_allclose(drawn, [[real + made, real, made], [judged, judged, 0]], rtol=1e-12)
+    np.testing.assert_allclose(model.decode(z), fake.reshape(4, *SHAPE), rtol=1e-12)
+    figures = model.figures(model.device.get(model.sums["train"]))
+    assert figures == pytest.approx(
+        {"loss_d": real + made, "loss_g": judged, "d_real": np.exp(-real), "d_fake": np.exp(-judged)}, rel=1e-12
+    )
+
+
+def test_a_discriminator_that_cannot_tell():
+    """D = ½ everywhere: 2 ln 2 and ln 2, the fixed point of the game."""
+    model = build()
+    for tensor in ("weight", "bias"):
+        model.device.fill(model.table.view(f"discriminator.dense2.{tensor}"), 0)
+    figures = evaluate_pass(model, Feed(model, pictures(5)))
+    assert figures == pytest.approx({"loss_d": 2 * np.log(2), "loss_g": np.log(2), "d_real": 0.5, "d_fake": 0.5})
+
+
+@NAMES
+def test_gradients_of_both_players(device, name):
+    """Every element in float64, each player's loss with the other frozen."""
+    report = gradcheck(build(device, name), plan=Plan() if name == "gan" else Plan(elements=0, sampled=8, directions=2))
+    assert report.ok, report
+    checked = {row.subject if hasattr(row, "subject") else str(row) for row in report.rows}
+    for player in ("discriminator", "generator"):
+        assert any(player in row for row in checked), checked
+
+
+@NAMES
+def test_a_turn_leaves_the_other_players_gradients_alone(device, name):
+    model = build(device, name)
+    batch = filled(model, pictures(3))
+    for player in model.players:
+        model.device.fill(model.table.grads, np.nan)
+        model.loss_and_grad(player, batch)
+        for tensor in model.table.names():
+            grad = model.device.get(model.table.grad(tensor))
+            assert np.isfinite(grad).all() if tensor.startswith(player.name) else np.isnan(grad).all(), tensor
+
+
+def test_against_torch():
+    """Both losses and every gradient, differentiated by torch."""
+    torch = pytest.importorskip("torch")
+    F, model, x = torch.nn.functional, build(), pictures(4)
+    batch = filled(model, x)
+    ours = {}
+    for player in model.players:
+        model.loss_and_grad(player, batch)
+        ours[player.name] = {n: model.table.grad(n).copy() for n in model.table.names() if n.startswith(player.name)}
+    leaves = {n: torch.tensor(model.table.view(n), requires_grad=True) for n in model.table.names()}
+
+    def linear(v, layer):
+        return v @ leaves[f"{layer}.weight"] + leaves[f"{layer}.bias"]
+
+    def judge(images):
+        return linear(F.leaky_relu(linear(images, "discriminator.dense1"), 0.2), "discriminator.dense2")
+
+    z = torch.tensor(batch.twins["prior"].z)
+    fake = torch.sigmoid(linear(torch.relu(linear(z, "generator.dense1")), "generator.dense2"))
+    on_real, on_fake = judge(torch.tensor(x.reshape(4, -1) / 255)), judge(fake)
+    cost, one = F.binary_cross_entropy_with_logits, torch.ones(4, 1, dtype=torch.float64)
+    losses = {"discriminator": cost(on_real, one) + cost(on_fake, 0 * one), "generator": cost(on_fake, one)}
+    for name, loss in losses.items():
+        found = torch.autograd.grad(loss, [leaves[n] for n in ours[name]], retain_graph=True)
+        for (tensor, grad), theirs in zip(ours[name].items(), found, strict=True):
+            np.testing.assert_allclose(grad, theirs.numpy(), rtol=1e-10, atol=1e-14, err_msg=tensor)
+
+
+# ------------------------------------------------------------------------------------------------ noise
+
+
+def test_z_is_drawn_anew_at_each_step_and_normal():
+    model = build()
+    batch, drawn = filled(model, pictures(400)), []
+    for step in (1, 2, 1):
+        model.clock.set(step=step)
+        model.player_loss(model.players[0], batch)
+        first = batch.twins["prior"].z.copy()
+        model.player_loss(model.players[1], batch)
+        assert np.array_equal(batch.twins["prior"].z, first)  # both turns of a step see the same z
+        drawn.append(first)
+    assert np.array_equal(drawn[0], drawn[2])
+    assert not np.isclose(drawn[0], drawn[1]).any(axis=1).all()
+    assert abs(drawn[0].mean()) < 4 / np.sqrt(800)
+    assert abs(drawn[0].var() - 1) < 4 * np.sqrt(2 / 800)
+
+
+@NAMES
+def test_evaluation_does_not_depend_on_the_batch_size(device, name):
+    model = build(device, name)
+    feed = Feed(model, pictures(13))
+    whole, pieces = evaluate_pass(model, feed, 13), evaluate_pass(model, feed, 4)
+    assert whole == pytest.approx(pieces, rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ playing
+
+
+@NAMES
+def test_a_player_alone_gets_better(device, name):
+    """Pictures of two modes: the discriminator's loss falls while it alone moves, and then the generator's."""
+    model, x = build(device, name, "float32"), modes(16)
+    step, batch = Step(model, Feed(model, x), TrainConfig(batch_size=16, lr=1e-2)), filled(model, x)
+    for player, state in zip(model.players, step.optimizers, strict=True):
+        before, losses = {n: model.device.get(model.table.view(n)).copy() for n in model.table.names()}, []
+        for _ in range(150):
+            step.tick(model.clock.plan, model.clock.counters, model.clock.rates)
+            model.loss_and_grad(player, batch)
+            state.update()
+            losses.append(float(model.device.get(batch.metrics)[0]))
+        assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), player.name
+        for tensor, value in before.items():
+            same = np.array_equal(model.device.get(model.table.view(tensor)), value)
+            assert same != tensor.startswith(player.name), tensor
+
+
+def test_both_together_learn_the_two_modes():
+    """After a short game nearly every sample is one of the two pictures, and both occur."""
+    model = zoo.build("gan", SHAPE, 2, (32,), device="numpy", seed=1)
+    step = Step(model, Feed(model, modes(64)), TrainConfig(batch_size=64, lr=2e-3))
+    for _ in range(1500):
+        step.run()
+    left, right = (model.sample(200, seed=0)[:, :, i, 0].mean(axis=1) for i in (0, 1))
+    assert (np.abs(left - right) > 0.8).mean() > 0.8
+    assert 0.1 < (left > right).mean() < 0.9
+
+
+# ------------------------------------------------------------------------------------------------ runs and files
+
+
+@NAMES
+def test_resumed_training_is_the_uninterrupted_one(device, name, tmp_path):
+    """Two epochs, and one with another resumed, of 20 pictures in ragged batches: the same bits and the same rows."""
+    data, rows = as_dataset(pictures(23)), []
+    for run, epochs in (("whole", (2,)), ("parts", (1, 2))):
+        for n in epochs:
+            model = build(device, name, "float32")
+            found = train(model, data, epochs=n, batch_size=8, out=tmp_path / run, resume=n == 2 and run == "parts")
+        rows.append([{k: v for k, v in row.items() if k != "seconds"} for row in found])
+    assert rows[0] == rows[1]
+    assert list(rows[0][0]["test"]) == list(model.figure_names)
+    saved = [tinyvae.load(tmp_path / run / "checkpoint.safetensors", device) for run in ("whole", "parts")]
+    for buffer in ("values", "state"):
+        assert len({model.device.get(getattr(model.table, buffer)).tobytes() for model in saved}) == 1
+    again = saved[0]
+    assert (type(again), again.config) == (GAN, model.config)
+    assert again.sample(3, seed=2).tobytes() == model.sample(3, seed=2).tobytes()
+
+
+def test_trains_from_the_command_line(tmp_path, capsys):
+    np.savez(tmp_path / "set.npz", images=pictures(40))
+    out = tmp_path / "run"
+    arguments = ["--model", "gan", "--data", str(tmp_path / "set.npz"), "--epochs", "1", "--batch-size", "8"]
+    arguments += ["--latent-dim", "2", "--hidden", "6", "--device", "numpy"]
+    assert main(["train", *arguments, "--out", str(out)]) == 0
+    assert "loss_d" in capsys.readouterr().err
+    assert sorted(p.name for p in out.glob("*.png")) == ["loss.png", "samples.png"]
+    assert main(["train", "--resume", "--out", str(out), "--epochs", "2"]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [set(row["train"]) for row in rows] == [{"loss_d", "loss_g", "d_real", "d_fake"}] * 2
+    assert main(["sample", str(out), "--count", "4", "--seed", "1"]) == 0
+    assert isinstance(open_run(out).model, GAN)
+    capsys.readouterr()
+    assert main(["reconstruct", str(out)]) == 2
+    assert "a GAN has no encoder" in capsys.readouterr().err
+
+
+def test_what_a_gan_cannot_do():
+    model, x = build(), pictures(2)
+    for call in (model.encode, model.reconstruct, lambda x: model.interpolate(x, x)):
+        with pytest.raises(ConfigError, match=r"a GAN has no encoder.*use sample"):
+            call(x)
+    with pytest.raises(DataError, match=r"z must be \(N, 2\)"):
+        model.decode(np.zeros(2))
+    with pytest.raises(ConfigError, match="early_stop=1: GAN has no loss that falls"):
+        train(model, pictures(20), epochs=1, validation=4, early_stop=1)
+    with pytest.raises(ConfigError, match="likelihood='gaussian': gan scores no pixels"):
+        build(likelihood="gaussian")
+    generator = Sequential(Dense(2, 6), Reshape(*SHAPE))
+    with pytest.raises(ShapeError, match=r"discriminator: expected outputs \(1,\), got \(2,\)"):
+        GAN(generator, Sequential(Flatten(), Dense(6, 2)), 2, SHAPE, device="numpy")
+
+
+@NAMES
+@pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3)], ids=str)
+def test_shapes(name, shape):
+    model = zoo.build(name, shape, 8, device="numpy", seed=1)
+    images = model.sample(2, seed=0)
+    assert images.shape == (2, *shape)
+    assert 0 < images.min() < images.max() < 1
