@@ -624,7 +624,7 @@ def test_public_methods_refuse_what_they_cannot_take(case):
 
 
 BAD_MODELS = {
-    "unknown": ({"name": "gan"}, ConfigError, "model='gan' is not known; use one of 'ae', 'vae'"),
+    "unknown": ({"name": "vea"}, ConfigError, "model='vea' is not known; use one of 'ae', 'vae'"),
     "no channel axis": (
         {"image_shape": (28, 28)},
         ConfigError,
