@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..config import require_precision
 from ..errors import KernelError
 from . import reference, reference_layers, reference_objective, table_layers
 from .first_calls import FirstCalls
-from .op import Arg, Op, rows_rule
+from .op import Arg, Op, per, rows_rule, three_examples
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .reference_objective import LEVELS
 from .scratch import (
@@ -110,34 +108,32 @@ _CONVS["ragged"] = _conv(6, 10, 17, 5, 7, (4, 2), (3, 2), (1, 0))
 _CONVS["model"] = _conv(128, 28, 28, 1, 32, (4, 4), (2, 2), (1, 1))
 
 
-def _examples(tiny: dict, ragged: dict, model: dict, **options: Any) -> dict[str, dict[str, Any]]:
-    return {"tiny": tiny | options, "ragged": ragged | options, "model": model | options}
-
-
 def _dense(**options: Any) -> dict[str, dict[str, Any]]:
-    return _examples(
+    return three_examples(
         {"B": 1, "K": 2, "N": 3}, {"B": 7, "K": 33, "N": 15}, {"B": 128, "K": 784, "N": 400}, **options
     )  # fmt: skip
 
 
 def _flat(**options: Any) -> dict[str, dict[str, Any]]:
-    return _examples({"n": 1}, {"n": 1037}, {"n": 51_200}, **options)
+    return three_examples({"n": 1}, {"n": 1037}, {"n": 51_200}, **options)
 
 
 def _latent() -> dict[str, dict[str, Any]]:
-    return _examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20})
+    return three_examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20})
 
 
 def _pixels(**options: Any) -> dict[str, dict[str, Any]]:
-    return _examples({"B": 1, "R": 1, "P": 1}, {"B": 3, "R": 6, "P": 37}, {"B": 128, "R": 128, "P": 784}, **options)
+    return three_examples(
+        {"B": 1, "R": 1, "P": 1}, {"B": 3, "R": 6, "P": 37}, {"B": 128, "R": 128, "P": 784}, **options
+    )
 
 
 def _random(**options: Any) -> dict[str, dict[str, Any]]:
-    return _examples({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": 20}, **options)
+    return three_examples({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": 20}, **options)
 
 
 def _batches(**options: Any) -> dict[str, dict[str, Any]]:
-    return _examples(
+    return three_examples(
         {"N": 3, "P": 1, "M": 5, "B": 1}, {"N": 4, "P": 13, "M": 9, "B": 3},
         {"N": 1000, "P": 784, "M": 1000, "B": 128}, scale=1 / 255, **options,
     )  # fmt: skip
@@ -151,10 +147,6 @@ def _conv_flops(d: Mapping[str, Any]) -> float:
     return 2.0 * d["B"] * d["OH"] * d["OW"] * d["F"] * d["KH"] * d["KW"] * d["C"]
 
 
-def _per(*symbols: str, cost: float = 1.0) -> Callable[[Mapping[str, Any]], float]:
-    return lambda dims: cost * float(np.prod([dims[s] for s in symbols]))
-
-
 _X = _in("x", "B", "H", "W", "C")
 _GRAD_Y = _in("grad_y", "B", "OH", "OW", "F")
 _W = _in("w", "KH", "KW", "C", "F")
@@ -164,10 +156,10 @@ _IMAGES = (_in("images", "N", "P", dtype="image", draw="bytes"), _in("order", "M
 _TARGETS = (_in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"))
 
 _TABLE = (
-    Op("activate", (_in("x", "n"), _option("act", "act"), _out("y", "n")), _flat(act=ELU), _per("n", cost=4), 8),
-    Op("act_grad", (_in("y", "n"), _option("act", "act"), _inout("grad", "n")), _flat(act=TANH), _per("n", cost=3), 8),
-    Op("silu", (_in("x", "n"), _out("y", "n")), _flat(), _per("n", cost=5), 8),
-    Op("silu_grad", (_in("x", "n"), _inout("grad", "n")), _flat(), _per("n", cost=9), 12),
+    Op("activate", (_in("x", "n"), _option("act", "act"), _out("y", "n")), _flat(act=ELU), per("n", cost=4), 8),
+    Op("act_grad", (_in("y", "n"), _option("act", "act"), _inout("grad", "n")), _flat(act=TANH), per("n", cost=3), 8),
+    Op("silu", (_in("x", "n"), _out("y", "n")), _flat(), per("n", cost=5), 8),
+    Op("silu_grad", (_in("x", "n"), _inout("grad", "n")), _flat(), per("n", cost=9), 12),
     Op(
         "dense",
         (_in("x", "B", "K"), _in("w", "K", "N"), _in("b", "N", optional=True), _option("act", "act"),
@@ -187,8 +179,8 @@ _TABLE = (
     ),
     Op(
         "bias_grad", (_in("grad_y", "R", "N"), _option("add", "flag"), WORK, _out("grad_b", "N")),
-        _examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0),
-        _per("R", "N"), 1, ("R",), linear=True, work=line_parts_room,
+        three_examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0),
+        per("R", "N"), 1, ("R",), linear=True, work=line_parts_room,
     ),
     Op(
         "conv2d",
@@ -210,89 +202,89 @@ _TABLE = (
     ),
     Op(
         "latent", (_in("h", "B", "2*L"), _in("eps", "R", "L"), _out("z", "R", "L"), _out("kl", "B", "L")),
-        _latent(), _per("R", "L", cost=10), 12, rule=rows_rule,
+        _latent(), per("R", "L", cost=10), 12, rule=rows_rule,
     ),
     Op(
         "latent_grad",
         (_in("h", "B", "2*L"), _in("eps", "R", "L"), _in("grad_z", "R", "L"),
          _in("kl_weight", "L", dtype="float64", draw="unit"), _out("grad_h", "B", "2*L")),
-        _latent(), _per("R", "L", cost=12), 12, rule=rows_rule,
+        _latent(), per("R", "L", cost=12), 12, rule=rows_rule,
     ),
     Op(
         "bernoulli_nll",
         (_in("logits", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=12), 12, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=12), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_nll",
         (_in("mean", "R", "P"), _in("x", "B", "P", draw="unit"), _in("row_scale", "R", draw="positive"),
          _option("sigma", "positive"), _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
-        _pixels(sigma=0.7), _per("R", "P", cost=5), 12, ("P",), rule=rows_rule,
+        _pixels(sigma=0.7), per("R", "P", cost=5), 12, ("P",), rule=rows_rule,
     ),
     Op(
         "continuous_bernoulli_nll",
         (_in("logits", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_logits", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=40), 16, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=40), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_scalar_nll",
         (_in("mean", "R", "P"), *_TARGETS, _in("log_sigma", "1"), _out("nll", "R"),
          _out("grad_mean", "R", "P", optional=True), _out("grad_log_sigma", "R", "1", optional=True)),
-        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_pixel_nll",
         (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
-        _pixels(), _per("R", "P", cost=40), 24, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=40), 24, ("P",), rule=rows_rule,
     ),
     Op(
         "gaussian_optimal_nll",
         (_in("mean", "R", "P"), *_TARGETS, _out("nll", "R"), _out("grad_mean", "R", "P", optional=True)),
-        _pixels(), _per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=5), 16, ("P",), rule=rows_rule,
     ),
     Op(
         "discretized_logistic_nll",
         (_in("outputs", "R", "2*P"), *_TARGETS, _out("nll", "R"), _out("grad_outputs", "R", "2*P", optional=True)),
-        _pixels(), _per("R", "P", cost=80), 24, ("P",), rule=rows_rule,
+        _pixels(), per("R", "P", cost=80), 24, ("P",), rule=rows_rule,
     ),
     Op(
         "categorical_nll",
         (_in("logits", "R", f"{LEVELS}*P"), *_TARGETS, _out("nll", "R"),
          _out("grad_logits", "R", f"{LEVELS}*P", optional=True)),
-        _pixels() | {"model": {"B": 8, "R": 8, "P": 784}}, _per("R", "P", cost=12 * LEVELS), 16, ("P",),
+        _pixels() | {"model": {"B": 8, "R": 8, "P": 784}}, per("R", "P", cost=12 * LEVELS), 16, ("P",),
         rule=rows_rule,
     ),
     Op(
         "scale_rows", (_in("row_weight", "R"), _inout("grad", "R", "P")),
-        _examples({"R": 1, "P": 1}, {"R": 5, "P": 37}, {"R": 128, "P": 784}), _per("R", "P"), linear=True,
+        three_examples({"R": 1, "P": 1}, {"R": 5, "P": 37}, {"R": 128, "P": 784}), per("R", "P"), linear=True,
     ),
     Op(
         "objective",
         (_in("nll", "R"), _in("kl", "B", "L"), _in("kl_weight", "L", dtype="float64", draw="unit"),
          _inout("sums", "4", dtype="float64"), _out("metrics", "3", dtype="float64")),
-        _latent(), _per("B", "L", cost=2), 4, ("B", "L"), rule=rows_rule,
+        _latent(), per("B", "L", cost=2), 4, ("B", "L"), rule=rows_rule,
     ),
     Op(
         "aimed_objective",
         (_in("nll", "R"), _in("kl", "B", "L"), RATES_IN, _inout("sums", "4", dtype="float64"),
          _out("kl_weight", "L", dtype="float64"), _out("metrics", "3", dtype="float64")),
-        _latent(), _per("B", "L", cost=3), 4, ("B", "L"), rule=rows_rule,
+        _latent(), per("B", "L", cost=3), 4, ("B", "L"), rule=rows_rule,
     ),
     Op(
         "grad_norm",
         (_in("grads", "n"), _option("max_norm"), WORK, _inout("rates", "8", dtype="float64", draw="positive")),
-        _flat(max_norm=1.0), _per("n", cost=2), 4, ("n",), work=norm_room,
+        _flat(max_norm=1.0), per("n", cost=2), 4, ("n",), work=norm_room,
     ),
     Op(
         "adam",
         (_in("grads", "n"), RATES_IN, _option("beta1"), _option("beta2"), _option("eps"),
          _inout("values", "n"), _inout("m", "n"), _inout("v", "n", draw="positive")),
-        _flat(beta1=0.9, beta2=0.999, eps=1e-8), _per("n", cost=12), 12,
+        _flat(beta1=0.9, beta2=0.999, eps=1e-8), per("n", cost=12), 12,
     ),
     Op(
         "sgd", (_in("grads", "n"), RATES_IN, _option("momentum"), _inout("values", "n"), _inout("m", "n")),
-        _flat(momentum=0.9), _per("n", cost=5), 8,
+        _flat(momentum=0.9), per("n", cost=5), 8,
     ),
     Op(
         "tick",
@@ -304,29 +296,29 @@ _TABLE = (
     ),
     Op(
         "philox_bits", (COUNTERS_IN, _option("stream"), _out("out", "R", "width", dtype="uint32")),
-        _random(stream=16), _per("R", "width", cost=25), 0,
+        _random(stream=16), per("R", "width", cost=25), 0,
     ),
     Op(
         "philox_uniform", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
-        _random(stream=16), _per("R", "width", cost=26), 0,
+        _random(stream=16), per("R", "width", cost=26), 0,
     ),
     Op(
         "philox_normal", (COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
-        _random(stream=16), _per("R", "width", cost=40), 12,
+        _random(stream=16), per("R", "width", cost=40), 12,
     ),
     Op(
         "philox_bernoulli",
         (_in("p", "R", "width", draw="unit"), COUNTERS_IN, _option("stream"), _out("out", "R", "width")),
-        _random(stream=16), _per("R", "width", cost=27), 0,
+        _random(stream=16), per("R", "width", cost=27), 0,
     ),
     Op(
         "gather", (*_IMAGES, COUNTERS_IN, _option("scale"), _out("x", "B", "P")),
-        _batches(), _per("B", "P"), 1, rule=_order_rule,
+        _batches(), per("B", "P"), 1, rule=_order_rule,
     ),
     Op(
         "gather_binary",
         (*_IMAGES, COUNTERS_IN, _option("scale"), _option("stream"), _option("dynamic", "flag"), _out("x", "B", "P")),
-        _batches(stream=2, dynamic=1), _per("B", "P", cost=28), 0, rule=_order_rule,
+        _batches(stream=2, dynamic=1), per("B", "P", cost=28), 0, rule=_order_rule,
     ),
 )  # fmt: skip
 

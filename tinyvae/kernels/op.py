@@ -175,6 +175,16 @@ class Op:
         return call
 
 
+def per(*symbols: str, cost: float = 1.0) -> Callable[[Mapping[str, Any]], float]:
+    """Operations of a call, so many for each element of these lengths."""
+    return lambda dims: cost * float(np.prod([dims[s] for s in symbols]))
+
+
+def three_examples(tiny: dict, ragged: dict, model: dict, **options: Any) -> dict[str, dict[str, Any]]:
+    """The examples of an op, by label, each with the same options."""
+    return {"tiny": tiny | options, "ragged": ragged | options, "model": model | options}
+
+
 def rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
     """Row r belongs to image r // k, so there are whole images of rows."""
     if dims["B"] < 1 or dims["R"] % dims["B"]:

@@ -3,44 +3,34 @@ It knows the form of their calls, as kernels/__init__.py does for the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ..clock import COUNTERS
-from .op import Arg, Op, rows_rule
-
-
-def _per(*symbols: str, cost: float = 1.0) -> Callable[[Mapping[str, Any]], float]:
-    return lambda dims: cost * float(np.prod([dims[s] for s in symbols]))
-
-
-def _three(tiny: dict, ragged: dict, model: dict, **options: Any) -> dict[str, dict[str, Any]]:
-    return {"tiny": tiny | options, "ragged": ragged | options, "model": model | options}
+from .op import Arg, Op, per, rows_rule, three_examples
 
 
 def _draws(**options: Any) -> dict[str, dict[str, Any]]:
-    return _three({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 20, "R": 100, "L": 50}, **options)
+    return three_examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 20, "R": 100, "L": 50}, **options)
 
 
 def _norm(**options: Any) -> dict[str, dict[str, Any]]:
-    return _three({"R": 1, "C": 1}, {"R": 9, "C": 67}, {"R": 6272, "C": 64}, **options)
+    return three_examples({"R": 1, "C": 1}, {"R": 9, "C": 67}, {"R": 6272, "C": 64}, **options)
 
 
 def _random(**options: Any) -> dict[str, dict[str, Any]]:
-    return _three({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": 784}, stream=16, **options)
+    return three_examples({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": 784}, stream=16, **options)
 
 
 def _label() -> dict[str, dict[str, Any]]:
-    return _three(
+    return three_examples(
         {"B": 1, "R": 1, "N": 1, "M": 1, "N+M": 2}, {"B": 3, "R": 6, "N": 37, "M": 5, "N+M": 42},
         {"B": 128, "R": 128, "N": 784, "M": 10, "N+M": 794},
     )  # fmt: skip
 
 
 def _blocks() -> dict[str, dict[str, Any]]:
-    return _three(
+    return three_examples(
         {"B": 1, "H": 1, "W": 2, "C": 1, "OH": 2, "OW": 2}, {"B": 3, "H": 4, "W": 5, "C": 7, "OH": 8, "OW": 15},
         {"B": 128, "H": 7, "W": 7, "C": 64, "OH": 14, "OW": 14},
     )  # fmt: skip
@@ -90,77 +80,77 @@ TABLE = (
         (X, COLUMN["gamma"], COLUMN["beta"], EPSILON, Arg("momentum", "option", (), "number"),
          Arg("running_mean", "inout", ("C",)), Arg("running_var", "inout", ("C",), draw="positive"),
          Arg("mean", "out", ("C",)), Arg("rstd", "out", ("C",)), Y),
-        _norm(epsilon=1e-5, momentum=0.1), _per("R", "C", cost=7), 8, ("R",),
+        _norm(epsilon=1e-5, momentum=0.1), per("R", "C", cost=7), 8, ("R",),
     ),
     Op(
         "batch_norm_frozen",
         (X, COLUMN["mean"], Arg("var", "in", ("C",), draw="positive"), COLUMN["gamma"], COLUMN["beta"], EPSILON, Y),
-        _norm(epsilon=1e-5), _per("R", "C", cost=3), 8,
+        _norm(epsilon=1e-5), per("R", "C", cost=3), 8,
     ),
     Op(
         "batch_norm_grad", (X, COLUMN["mean"], RSTD, COLUMN["gamma"], GRAD_Y, *NORM_GRADS),
-        _norm(add=0), _per("R", "C", cost=9), 8, ("R",),
+        _norm(add=0), per("R", "C", cost=9), 8, ("R",),
     ),
     Op(
         "layer_norm",
         (X, COLUMN["gamma"], COLUMN["beta"], EPSILON, Arg("mean", "out", ("R",)), Arg("rstd", "out", ("R",)), Y),
-        _norm(epsilon=1e-5), _per("R", "C", cost=7), 8, ("C",),
+        _norm(epsilon=1e-5), per("R", "C", cost=7), 8, ("C",),
     ),
     Op(
         "layer_norm_grad", (X, ROW_MEAN, ROW_RSTD, COLUMN["gamma"], GRAD_Y, *NORM_GRADS),
-        _norm(add=0), _per("R", "C", cost=11), 8, ("R", "C"),
+        _norm(add=0), per("R", "C", cost=11), 8, ("R", "C"),
     ),
     Op(
         "dropout",
         (DRAWN_X, COUNTERS_IN, STREAM, Arg("rate", "option"), Arg("scale", "option"), DRAWN_Y),
-        _random(rate=0.3, scale=1 / 0.7), _per("R", "width", cost=27), 1,
+        _random(rate=0.3, scale=1 / 0.7), per("R", "width", cost=27), 1,
     ),
     Op(
         "add_noise", (DRAWN_X, COUNTERS_IN, STREAM, Arg("sigma", "option"), DRAWN_Y),
-        _random(sigma=0.5), _per("R", "width", cost=42), 12,
+        _random(sigma=0.5), per("R", "width", cost=42), 12,
     ),
     Op(
         "add", (Arg("a", "in", ("n",)), Arg("b", "in", ("n",)), Arg("y", "out", ("n",))),
-        _three({"n": 1}, {"n": 1037}, {"n": 51_200}), _per("n"), linear=True,
+        three_examples({"n": 1}, {"n": 1037}, {"n": 51_200}), per("n"), linear=True,
     ),
     Op(
         "concat_label", (Arg("x", "in", ("R", "N")), Arg("label", "in", ("B", "M")), Arg("y", "out", ("R", "N+M"))),
-        _label(), _per("R", "N+M"), 0, rule=_label_rule,
+        _label(), per("R", "N+M"), 0, rule=_label_rule,
     ),
     Op(
         "concat_label_grad", (Arg("grad_y", "in", ("R", "N+M")), Arg("grad_x", "out", ("R", "N"))),
-        _label(), _per("R", "N"), 0, rule=_label_rule,
+        _label(), per("R", "N"), 0, rule=_label_rule,
     ),
     Op(
         "gather_labels",
         (Arg("labels", "in", ("N",), "int64", draw="order"), Arg("order", "in", ("M",), "int64", draw="order"),
          COUNTERS_IN, Arg("y", "out", ("B", "K"))),
-        _three({"N": 3, "M": 5, "B": 1, "K": 4}, {"N": 4, "M": 9, "B": 3, "K": 6},
+        three_examples({"N": 3, "M": 5, "B": 1, "K": 4}, {"N": 4, "M": 9, "B": 3, "K": 6},
                {"N": 1000, "M": 1000, "B": 128, "K": 10}),
-        _per("B", "K"), 0, rule=_order_rule,
+        per("B", "K"), 0, rule=_order_rule,
     ),
     Op(
         "upsample", (Arg("x", "in", ("B", "H", "W", "C")), Arg("y", "out", ("B", "OH", "OW", "C"))),
-        _blocks(), _per("B", "OH", "OW", "C"), 0, rule=_blocks_rule,
+        _blocks(), per("B", "OH", "OW", "C"), 0, rule=_blocks_rule,
     ),
     Op(
         "upsample_grad", (Arg("grad_y", "in", ("B", "OH", "OW", "C")), Arg("grad_x", "out", ("B", "H", "W", "C"))),
-        _blocks(), _per("B", "OH", "OW", "C"), 1, ("OH", "OW"), linear=True, rule=_blocks_rule,
+        _blocks(), per("B", "OH", "OW", "C"), 1, ("OH", "OW"), linear=True, rule=_blocks_rule,
     ),
     Op(
         "importance_weights", (H, EPS, Z, NLL, KL_WEIGHT, Arg("weight", "out", ("R",)), Arg("bound", "out", ("B",))),
-        _draws(), _per("R", "L", cost=7), 4, ("L",), rule=rows_rule,
+        _draws(), per("R", "L", cost=7), 4, ("L",), rule=rows_rule,
     ),
     Op(
         "importance_grad",
         (H, EPS, Z, Arg("grad_z", "in", ("R", "L")), WEIGHT, KL_WEIGHT, Arg("doubly", "option", (), "flag"),
          Arg("grad_h", "out", ("B", "2*L"))),
-        _draws(doubly=0), _per("R", "L", cost=9), 16, rule=rows_rule,
+        _draws(doubly=0), per("R", "L", cost=9), 16, rule=rows_rule,
     ),
     Op(
         "importance_objective",
         (Arg("bound", "in", ("B",)), NLL, Arg("kl", "in", ("B", "L")), Arg("sums", "inout", ("4",), "float64"),
          Arg("metrics", "out", ("3",), "float64")),
-        _draws(), _per("B", "L"), 4, ("B", "L"), rule=rows_rule,
+        _draws(), per("B", "L"), 4, ("B", "L"), rule=rows_rule,
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import math
 from numba import carray, prange
 
 from .compile import jit, parallel
+from .elementwise import _sum
 from .vector_math import add_in_any_order, exp, muladd, stack_array
 
 IMAGES = 4  # images per part
@@ -113,15 +114,6 @@ def importance_grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
         _grad_parts(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h)
     else:
         _grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h, 0, h.shape[0])
-
-
-@jit
-def _sum(numbers):
-    """Σ in float64."""
-    total = 0.0
-    for i in range(numbers.size):
-        total = add_in_any_order(total, float(numbers[i]))
-    return total
 
 
 @jit

@@ -10,7 +10,7 @@ from numba import carray, prange
 
 from ...clock import CURSOR, SEED, STEP
 from .compile import jit, parallel
-from .elementwise import LIGHT, chunks, part
+from .elementwise import LIGHT, _copy, chunks, part
 from .noise import BUFFER, CHUNK, PAYS, SPACE, draw, parts, philox_normal, position_of
 from .vector_math import muladd, stack_array
 
@@ -85,12 +85,6 @@ def _add_parts(a, b, y):
 def add(a, b, y):
     """reference_layers.add in one pass."""
     (_add_parts if y.size >= LIGHT else _add)(a, b, y)
-
-
-@jit
-def _copy(x, y):
-    for i in range(y.size):
-        y[i] = x[i]
 
 
 @jit
