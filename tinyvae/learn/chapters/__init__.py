@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from ...errors import ConfigError
 from ..exercise import Chapter
-from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch14
+from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch13, ch14
 
 CHAPTERS: tuple[Chapter, ...] = tuple(
-    c.CHAPTER for c in (ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch14)
+    c.CHAPTER for c in (ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch13, ch14)
 )
 
 
