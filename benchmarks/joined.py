@@ -154,11 +154,17 @@ def walks_of(walks: dict[str, Any], images: Any) -> Block:
     return Block(mosaic(rows, gaps, columns, SIDE), "", list(walks) * len(PAIRS))
 
 
-def put_in_readme(words: str) -> None:
-    """The tables between the README's markers."""
-    page = README.read_text("utf-8")
+def put_in_readme(found: dict[str, Any], readme: Path = README) -> None:
+    """The short tables and the pictures between the README's markers."""
+    page = readme.read_text("utf-8")
     start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-    README.write_text(f"{page[:start]}\n{words}{page[end:]}", "utf-8")
+    pictures = [
+        f"![{words}, {DATA[data]}](benchmarks/results/{RESULTS.name}-{data}{ending}.png)\n"
+        for data in found["figures"]
+        for ending, words in (("", "Samples and reconstructions"), ("-walks", "The same walks through latent spaces"))
+    ]
+    middle = "\n".join([table(found, IN_README), *pictures])
+    readme.write_text(f"{page[:start]}\n{middle}{page[end:]}", "utf-8")
 
 
 def main() -> int:
@@ -188,7 +194,7 @@ def main() -> int:
     args.out.with_suffix(".md").write_text(text(found), "utf-8")
     print(text(found))
     if args.readme:
-        put_in_readme(table(found, IN_README))
+        put_in_readme(found)
     return 0
 
 
