@@ -188,7 +188,7 @@ def float64_copy(model: Model) -> Model:
 
 
 class ModelSubject(Subject):
-    """A whole model: the output is the loss, `batch.metrics[0]`, the arrays are one player's parameters."""
+    """A whole model: the output is one player's loss, the arrays are its parameters."""
 
     def __init__(self, model: Model, player: Player, rows: int, seed: int) -> None:
         self.model, self.player, self.batch = model, player, rows
@@ -216,13 +216,12 @@ class ModelSubject(Subject):
             self.model.device.put(self.state, self.model.table.state)
         if len(self.model.players) == 1:
             return np.array([self.model.surrogate(self.rows_of, self.frozen)])
-        self.model.loss_and_grad(self.player, self.rows_of)  # each player has a loss of its own
-        return self.model.device.get(self.rows_of.metrics)[:1]
+        return np.array([self.loss()])  # each player has a loss of its own
 
     def loss(self) -> float:
         """The loss itself, whatever is differenced."""
-        self.model.player_loss(self.player, self.rows_of)
-        return float(self.model.device.get(self.rows_of.metrics)[0])
+        self.model.loss(self.rows_of)
+        return self.model.loss_of(self.player, self.rows_of)
 
     def pattern(self) -> bytes:
         kinks = [k for twin in self.rows_of.twins.values() for k in twin.kinks()]
