@@ -191,7 +191,7 @@ def own_scores(name: str, model: Any, images: Any) -> dict[str, Any]:
             nll, _, kl = draws(model, images, 16)
             found[score] = nll.mean(axis=1) + kl
         else:
-            found[score] = -model._apply("discriminator", model.as_images(images))[:, 0].astype(np.float64)
+            found[score] = -model.judge(images).astype(np.float64)
     return found
 
 
