@@ -163,7 +163,8 @@ def put_in_readme(found: dict[str, Any], readme: Path = README) -> None:
         for data in found["figures"]
         for ending, words in (("", "Samples and reconstructions"), ("-walks", "The same walks through latent spaces"))
     ]
-    middle = "\n".join([table(found, IN_README), *pictures])
+    more = "[All figures](benchmarks/results/joined.md); [seed by seed](benchmarks/results/gan-seeds.md).\n"
+    middle = "\n".join([table(found, IN_README), *pictures, more])
     readme.write_text(f"{page[:start]}\n{middle}{page[end:]}", "utf-8")
 
 

@@ -95,7 +95,7 @@ def trained(run: Run, data: Any, folder: Path) -> Any:
     """The zoo's model after its epochs; the log and the last epoch's checkpoint are in `folder`."""
     from tinyvae import training, zoo
 
-    if not (folder / training.CHECKPOINT).exists():  # compiling is no part of the seconds: it is done before
+    if not (folder / "figures.json").exists():  # compiling is no part of the seconds: it is done before
         training.train(zoo.build(run.model, latent_dim=LATENT), data.train_images[:300], epochs=1, progress=False)
     model = zoo.build(run.model, latent_dim=LATENT, seed=run.seed)
     resume = (folder / training.CHECKPOINT).exists()
