@@ -22,7 +22,7 @@ class SpectralNorm(Layer):
     (KH·KW·c_out, c_in) of ConvTranspose2d. sigma is its largest singular value as power iteration finds it:
     v = W u / |W u|,  u ← Wᵀ v / |Wᵀ v|,  sigma = vᵀ W u
     `iterations` times (once, as a rule) in each training forward, going on from the last one's u. u: (N,) is state,
-    saved and never optimised, drawn at random at first. Evaluation goes on from the stored u as well and stores nothing.
+    saved and never optimised, drawn at random at first. Evaluation goes on from the stored u too, and stores nothing.
     With G = grad_W̄, the inner layer's gradient of its weight, and u and v held constant
     grad_W = (G − <G, W̄> v uᵀ) / sigma,  <G, W̄> = Σ G · W̄
     and all else is the inner layer's. u and v do move with W; at the singular vectors that counts in second order only.
