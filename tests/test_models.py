@@ -44,7 +44,7 @@ def test_learns_one_batch_by_heart(device, name):
     if name.startswith("conv") and device == "numpy":
         pytest.skip("slow there, and the same model as on numba")
     x, labels = pictures(6)
-    model = build(name, device, **({"noise_amount": 0.1} if name == "dae" else {}))
+    model = build(name, device, **{"dae": {"noise_amount": 0.1}, "aae": {"gamma": 0.1}}.get(name.split("-")[-1], {}))
     step = Step(model, Feed(model, x, labels=labels), TrainConfig(epochs=600, batch_size=6, lr=1e-2, beta=0.01))
     for _ in range(200 if name.startswith("conv") else 600):
         batch = step.run()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinyvae
+from tinyvae import gradcheck
 from tinyvae.bench.verify import assert_close, call, call_reference, example, example_at, magnitudes, widened
 from tinyvae.datasets import Dataset
 from tinyvae.errors import KernelError, ShapeError
@@ -232,6 +233,30 @@ def test_two_twins_share_weight_and_state(device, name):
 
 
 @EACH
+def test_a_shut_gate(device, name):
+    """grad_x alone, and the weights' gradients afterwards from the same forward: written, and added."""
+    for mode in ("write", "add"):
+        bench = bench_of(name, device, weight_grad=mode)
+        y = bench.forward()
+        grads_y = np.random.default_rng(7).standard_normal((2, *y.shape))
+        start = {n: np.random.default_rng(8).standard_normal(g.shape) for n, g in bench.grads().items()}
+        for n, value in start.items():
+            bench.device.put(value, bench.table.grad(f"layer.{n}"))
+        bench.site.gate.open = False
+        (judged,) = bench.backward(grads_y[0])
+        assert all(np.array_equal(g, start[n]) for n, g in bench.grads().items())
+        bench.site.gate.open = True
+        bench.backward(grads_y[1])
+        alone = bench_of(name, device)
+        alone.forward()
+        (grad_x,) = alone.backward(grads_y[0])
+        assert np.array_equal(judged, grad_x)
+        alone.backward(grads_y[1])
+        for n, grad in alone.grads().items():
+            np.testing.assert_allclose(bench.grads()[n], grad + (start[n] if mode == "add" else 0), **CLOSE)
+
+
+@EACH
 def test_adjoint(device, name):
     """<f(x) − f(0), g> = <x, grad_x>: linear in x but for the activation."""
     make, shape = INNER[name]
@@ -290,6 +315,12 @@ def pictures(n):
     return Dataset("noise", images[: n - 4], images[n - 4 :])
 
 
+def test_gradients_of_both_players(device):
+    """A GAN's, on one forward of all: through the discriminator with its gate shut, and its own on both kinds."""
+    report = gradcheck(game(device), seed=2)
+    assert report.ok, report
+
+
 def test_resumed_training_is_the_uninterrupted_one(device, tmp_path):
     """Two epochs, and one with another resumed: rows, weights and u, to the last bit."""
     data, rows, buffers = pictures(23), [], []
@@ -336,7 +367,7 @@ def test_what_cannot_be(make, message):
         make().declare((3,))
 
 
-def test_the_op_refuses_no_iterations():
+def test_an_iteration_at_least():
     arguments = example("spectral_norm", "ragged", np.float32)
     arguments[[arg.name for arg in OPS["spectral_norm"].args].index("iterations")] = 0
     with pytest.raises(KernelError, match="spectral_norm: iterations=0 must be a whole number of at least 1"):

@@ -106,26 +106,26 @@ def test_ctrl_c_in_the_middle_of_an_epoch_loses_nothing(tmp_path, at):
 
 def StopAt(model, step):
     """The model, made to press ctrl-C while its given step runs."""
-    inner, count = model.loss_and_grad, [0]
+    inner, count = model.grad, [0]
 
-    def loss_and_grad(player, batch):
+    def grad(player, batch):
         count[0] += 1
         if count[0] == step:
             signal.raise_signal(signal.SIGINT)
         inner(player, batch)
 
-    model.loss_and_grad = loss_and_grad
+    model.grad = grad
     return model
 
 
 def test_second_ctrl_c_stops_at_once():
     model = build()
 
-    def loss_and_grad(player, batch):
+    def grad(player, batch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    model.loss_and_grad = loss_and_grad
+    model.grad = grad
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         tinyvae.train(model, images())

@@ -16,7 +16,9 @@ _MODULES = {
 
 _NAMES = {
     "CVAE": "models",
+    "AdversarialAutoEncoder": "models",
     "GAN": "models",
+    "VAEGAN": "models",
     "IWAE": "models",
     "VAE": "models",
     "AutoEncoder": "models",

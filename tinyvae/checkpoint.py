@@ -165,7 +165,7 @@ def _describe(model: Model, step: Step | None, extra: Mapping[str, Any] | None) 
         "dtype": model.dtype.name,
         "image_shape": json.dumps(model.image_shape),
         "latent_dim": json.dumps(model.latent_dim),
-        "likelihood": repr(model.likelihood),
+        "likelihood": repr(model.parts.get("likelihood")),
         "config": json.dumps(model.config and asdict(model.config)),
         "optimizers": json.dumps(_kinds(model, step)),
         "extra": progress,
@@ -373,7 +373,7 @@ def _build(
 def _require_plausible(config: ModelConfig, size: int) -> None:
     """A ValueError where a part has more parameters than the file holds numbers. Layers hold no arrays, so they can
     be declared before anything is allocated."""
-    for part, shape in zip(zoo.parts_of(config), (config.image_shape, (config.latent_dim,)), strict=True):
+    for part, shape in zoo.parts_of(config):
         part.declare(shape, *zoo.labels_of(config))
         needed = sum(int(np.prod(t.shape)) for _, leaf in part.walk("") for t in leaf.tensors)
         if needed > size:

@@ -79,15 +79,14 @@ class Classifier(Model):
         self.labels = np.empty(0, np.int64)  # in the feed's order, while training
 
     def loss(self, batch: Batch) -> None:
-        """Forward: fills `batch.metrics` = [loss, loss, 0] and the gradient that `loss_and_grad` sends back."""
+        """Forward: fills `batch.metrics` = [loss, loss, 0] and the gradient that `grad` sends back."""
         logits = batch.twins["head"].forward(batch.twins["encoder"].forward(batch.x))
         start = int(batch.clock.counters[CURSOR])
         nll, grad = softmax_nll(logits, self.labels[start : start + batch.rows])
         self.grad_logits = grad / self.dtype.type(batch.rows)
         self.kernels.objective(nll, batch.kl, batch.clock.kl_weight, batch.sums, batch.metrics)
 
-    def loss_and_grad(self, player: Player, batch: Batch) -> None:
-        self.loss(batch)
+    def grad(self, player: Player, batch: Batch) -> None:
         batch.twins["encoder"].backward(batch.twins["head"].backward(self.grad_logits))
 
     def fit(self, images: np.ndarray, labels: np.ndarray, epochs: int = 4, lr: float = 3e-3) -> Classifier:

@@ -97,7 +97,9 @@ def add_train(commands: Any) -> None:
     )
     option = train.add_argument
     option(
-        "--model", metavar="NAME", help="ae, vae (default), dae, beta-vae, cvae, iwae, conv-ae, conv-vae, gan, conv-gan"
+        "--model",
+        metavar="NAME",
+        help="ae, vae (default), dae, beta-vae, cvae, iwae, gan, vae-gan, aae, …: see the README",
     )
     option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
     option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
@@ -119,6 +121,7 @@ def add_train(commands: Any) -> None:
     option("--doubly", action="store_true", help="iwae's doubly reparameterised gradient")
     option("--noise", metavar="NAME", help="what dae undoes: masking or gaussian (default masking)")
     option("--noise-amount", type=number, metavar="X", help="share of pixels masked, or the sigma (default 0.25)")
+    option("--gamma", type=number, metavar="G", help="weight of the likeness (vae-gan), of the adversarial loss (aae)")
     option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
     option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
     option("--lr", type=number, metavar="X", help="learning rate (default 0.001)")

@@ -117,7 +117,7 @@ class ModelConfig:
 
     The last ones are for some models only: samples, draws of z per image, and doubly, the doubly reparameterised
     gradient, for iwae; noise ("masking" or "gaussian") and noise_amount for dae; classes, the number of labels, for
-    cvae.
+    cvae; gamma, the weight between an adversarial loss and the other, for vae-gan and aae, None for the model's own.
     """
 
     model: str = "vae"
@@ -133,6 +133,7 @@ class ModelConfig:
     noise: str = "masking"
     noise_amount: float = 0.25
     classes: int = 10
+    gamma: float | None = None
 
     def __post_init__(self) -> None:
         for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):
@@ -150,6 +151,8 @@ class ModelConfig:
         require_seed(self.seed)
         require_int("samples", self.samples, 1, ", the draws of z per image")
         require_int("classes", self.classes, 1, ", the number of labels")
+        if self.gamma is not None:
+            require_number("gamma", self.gamma, 0, why=", the weight of a loss")
 
 
 @dataclass(frozen=True)

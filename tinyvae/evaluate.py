@@ -74,7 +74,7 @@ def evaluate(
     report: dict[str, Any] = {name: figures.get(name) for name in ("neg_elbo", "recon", "kl")}
     report |= dict.fromkeys(("nll", "nll_stderr", "nll_mc_error", "nll_images", "posterior_gap", "effective_samples"))
     report |= {"samples": samples, "images": len(seen), "latent_dim": model.latent_dim}
-    if samples and "latent" in model.parts:
+    if samples and model.bounded:
         if nll_images is not None:
             require_int("nll_images", nll_images, 1)
         some = None if labels is None else labels[:nll_images]

@@ -183,7 +183,7 @@ def judge_report(
     report |= {"walks_recognised": walks.share, "walks_steady": walks.steady}
     true = judge.encode(test_images)[0]
     priors: dict[str, Prior | None] = {"": None, "_standard_normal": None}
-    if "latent" not in model.parts:
+    if not model.standard_prior:
         priors[""] = fit_prior(model, train_images)
     for name, prior in priors.items():
         drawn = model.sample(samples, seed, prior)

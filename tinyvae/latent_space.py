@@ -53,7 +53,7 @@ def latent_figures(
     yardstick = measure(train_images, test_images, seed=seed)
     shares = completeness_shares(model, train_images, test_images, seed=seed, yardstick=yardstick)
     standard = shares
-    if "latent" not in model.parts:
+    if not model.standard_prior:
         identity = (np.zeros(model.latent_dim), np.eye(model.latent_dim))
         standard = completeness_shares(model, train_images, test_images, seed=seed, prior=identity, yardstick=yardstick)
     return {
@@ -195,7 +195,7 @@ def completeness_shares(
     require_int("samples", samples, 1)
     if yardstick is None:
         yardstick = measure(train_images, test_images, seed=seed)
-    if prior is None and "latent" not in model.parts:
+    if prior is None and not model.standard_prior:
         prior = fit_prior(model, train_images)
     distance, ratio = novelty(model.sample(samples, seed, prior), train_images)
     return Shares(float((distance <= yardstick.distance).mean()), float((ratio <= yardstick.ratio).mean()))

@@ -131,7 +131,7 @@ def interpolations(
 def neighbours(model: Model, train_images: np.ndarray, path: PathLike, n: int = 10, seed: int = 0) -> Path:
     """n samples, each above the training image that is nearest to it: does the model copy?"""
     require_int("n", n, 1, ", the number of images")
-    drawn = model.sample(n, seed, None if "latent" in model.parts else fit_prior(model, train_images))
+    drawn = model.sample(n, seed, None if model.standard_prior else fit_prior(model, train_images))
     distance, place = nearest(drawn, train_images)
     rows = [drawn, model.as_images(train_images[place])]
     block = Block(

@@ -19,7 +19,7 @@ from .device import DEVICES, open_device
 from .errors import CheckpointError, ConfigError, DeviceError
 from .evaluate import fit_prior
 from .latent_space import labels_for
-from .models import GAN, VAE, Model
+from .models import Model
 from .training import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
 CONFIG = "config.json"
@@ -147,15 +147,15 @@ def open_run(path: Path, device: str | None = None) -> Run:
 
 
 def prior_of(run: Run) -> tuple[Any, Any] | None:
-    """The prior to sample from: none but N(0, I) for a VAE or a GAN, a Gaussian fitted to the codes for an AE."""
-    return None if isinstance(run.model, VAE | GAN) else fit_prior(run.model, run.trained_on)
+    """The prior to sample from: none but N(0, I) where the model has it, else a Gaussian fitted to its codes."""
+    return None if run.model.standard_prior else fit_prior(run.model, run.trained_on)
 
 
 def draw_pictures(run: Run) -> list[Path]:
     """Every picture of a finished run."""
     folder, test, labels = run.path, run.data.test_images, labels_for(run.model, run.data)[1]
     n, seed = sample_count(run.model), run.config.model.seed
-    if isinstance(run.model, GAN):
+    if not run.model.encodes:
         return [
             plots.loss_curves(run.rows, folder / "loss.png"),
             plots.samples(run.model, folder / "samples.png", n, seed),

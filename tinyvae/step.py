@@ -153,8 +153,9 @@ class Step:
         clock: Clock = self.model.clock
         self.tick(clock.plan, clock.counters, clock.rates)
         self.feed.fill(batch)
+        self.model.loss(batch)
         for i in moving:
-            self.model.loss_and_grad(self.model.players[i], batch)
+            self.model.grad(self.model.players[i], batch)
             self.optimizers[i].update()
 
     def resume(self) -> None:

@@ -3,7 +3,7 @@ It knows architectures and nothing of training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,18 @@ from .layers import (
     make_likelihood,
 )
 from .layers.layer import size_of
-from .models import CVAE, GAN, IWAE, VAE, AutoEncoder, BetaVAE, DenoisingAutoEncoder, Model
+from .models import (
+    CVAE,
+    GAN,
+    IWAE,
+    VAE,
+    VAEGAN,
+    AdversarialAutoEncoder,
+    AutoEncoder,
+    BetaVAE,
+    DenoisingAutoEncoder,
+    Model,
+)
 
 CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
 CONV_SMALL = 8  # stages halve the image until its longer side is at most this
@@ -112,22 +123,29 @@ def dense_generator(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int
     return Sequential(*relu_layers(widths), Dense(widths[-1], size_of(image_shape), "sigmoid"), Reshape(*image_shape))
 
 
+def conv_features(image_shape: Shape) -> Sequential:
+    """`conv_stages` with LeakyReLU: what a VAE-GAN compares images by."""
+    return Sequential(*conv_stages(image_shape, "leaky_relu"))
+
+
 def conv_discriminator(image_shape: Shape, hidden: tuple[int, ...], n_out: int) -> Sequential:
-    """`conv_stages` with LeakyReLU, then the dense discriminator on what they leave."""
-    stages = conv_stages(image_shape, "leaky_relu")
-    return Sequential(*stages, *dense_discriminator(stages[-1].out_shape, hidden, n_out).layers.values())
+    """`conv_features`, then the dense discriminator on what they leave."""
+    features = conv_features(image_shape)
+    shape = features.declare(image_shape)
+    return Sequential(*features.layers.values(), *dense_discriminator(shape, hidden, n_out).layers.values())
 
 
 def conv_generator(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
-    """The discriminator mirrored; BatchNorm and ReLU behind every map of channels but the last, a sigmoid there.
+    """The convolutions mirrored; BatchNorm and ReLU behind every map of channels but the last, a sigmoid there.
 
-    The discriminator has none, unlike DCGAN's: it judges an image by itself, in training as in evaluation.
+    The discriminator has none, unlike DCGAN's: it judges an image by itself, in training as in evaluation. `hidden` is
+    for the layers in front of it; here z goes straight to the smallest map, as DCGAN has it.
     """
     stages = conv_stages(image_shape)
-    small, widths = stages[-1].out_shape, [latent_dim, *reversed(hidden)]
-    first = normed(Dense(widths[-1], size_of(small), bias=False), Reshape(*small))
+    small = stages[-1].out_shape
+    first = normed(Dense(latent_dim, size_of(small), bias=False), Reshape(*small))
     middle = [layer for s in reversed(stages[1:]) for layer in normed(mirror(s, "identity", bias=False))]
-    return Sequential(*relu_layers(widths), *first, *middle, mirror(stages[0], "sigmoid"))
+    return Sequential(*first, *middle, mirror(stages[0], "sigmoid"))
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,7 @@ class Entry:
     """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README.
 
     Of a GAN the discriminator stands in the encoder's place, with one output, and the generator in the decoder's.
+    A VAE-GAN's discriminator is `conv_features` and a dense head; that of an AAE has two layers of CODE_HIDDEN.
     own: the options of ModelConfig that this model takes and others do not.
     """
 
@@ -169,11 +188,22 @@ ZOO: dict[str, Entry] = {
     ),
     "conv-ae": Entry(AutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional autoencoder"),
     "conv-vae": Entry(VAE, conv_encoder, conv_decoder, (256,), "convolutional variational autoencoder"),
-    "gan": Entry(GAN, dense_discriminator, dense_generator, (400,), "dense generative adversarial network"),
-    "conv-gan": Entry(GAN, conv_discriminator, conv_generator, (), "convolutional GAN, in the manner of DCGAN"),
-}
-CORRIDORS = tuple(name for name, entry in ZOO.items() if entry.model is not GAN)
-"""The models with an encoder, and with a likelihood of images that can be chosen."""
+    "dense-gan": Entry(GAN, dense_discriminator, dense_generator, (400,), "dense generative adversarial network"),
+    "gan": Entry(GAN, conv_discriminator, conv_generator, (256,), "convolutional GAN, in the manner of DCGAN"),
+    "vae-gan": Entry(
+        VAEGAN, conv_encoder, conv_generator, (256,), "VAE whose images a discriminator compares", ("gamma",)
+    ),
+    "aae": Entry(
+        AdversarialAutoEncoder, dense_encoder, dense_decoder, (400,), "AE whose codes a discriminator compares",
+        ("gamma",),
+    ),
+    "conv-aae": Entry(
+        AdversarialAutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional adversarial autoencoder", ("gamma",)
+    ),
+}  # fmt: skip
+CODE_HIDDEN = (256, 256)
+CORRIDORS = tuple(name for name, entry in ZOO.items() if entry.model not in (GAN, VAEGAN))
+"""The models with a likelihood of images, which can be chosen."""
 OWN = sorted({name for entry in ZOO.values() for name in entry.own})
 
 
@@ -193,50 +223,57 @@ def build(
     noise: str = "masking",
     noise_amount: float = 0.25,
     classes: int = 10,
+    gamma: float | None = None,
 ) -> Model:
     """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default.
 
-    precision: "tf32" for products on a GPU's tensor cores. The last five are for some models only: see ModelConfig.
+    precision: "tf32" for products on a GPU's tensor cores. The last six are for some models only: see ModelConfig.
     """
     config = ModelConfig(
         name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed, samples, doubly, noise, noise_amount,
-        classes,
+        classes, gamma,
     )  # fmt: skip
     return from_config(config, device, precision)
 
 
 def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: str = "fp32") -> Model:
     """The model that a configuration describes."""
-    encoder, decoder = parts_of(config)
+    layers = [layer for layer, _ in parts_of(config)]
     entry = ZOO[config.model]
     for name in OWN:
         if name not in entry.own and getattr(config, name) != getattr(ModelConfig, name):
             models = ", ".join(model for model, other in ZOO.items() if name in other.own)
             raise ConfigError(f"{name}={getattr(config, name)!r} is an option of {models}, not of {config.model}")
-    if entry.model is GAN:
-        return GAN(decoder, encoder, config.latent_dim, config.image_shape, device, config.dtype, config.seed, config,
-                   precision)  # fmt: skip
+    scored = (config.likelihood, config.sigma) if config.model in CORRIDORS else ()
+    where = (device, config.dtype, config.seed, config, precision)
     own = {name: getattr(config, name) for name in entry.own}
-    return entry.model(
-        encoder, decoder, config.latent_dim, config.image_shape, config.likelihood, config.sigma,
-        device, config.dtype, config.seed, config, precision, **own,
-    )  # fmt: skip
+    return entry.model(*layers, config.latent_dim, config.image_shape, *scored, *where, **own)
 
 
-def parts_of(config: ModelConfig) -> tuple[Layer, Layer]:
-    """Encoder and decoder of the model that a configuration describes, not yet declared."""
+def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
+    """The layers of the model that a configuration describes, as its class takes them, each with its input's shape."""
     require_choice("model", config.model, tuple(ZOO))
     entry, image, latent = ZOO[config.model], config.image_shape, config.latent_dim
-    hidden, n_out = config.hidden or entry.hidden, 2 * latent if issubclass(entry.model, VAE) else latent
-    if entry.model is GAN:
+    hidden, codes = config.hidden or entry.hidden, (latent,)
+    if config.model not in CORRIDORS:
         if config.likelihood != ModelConfig.likelihood:
             raise ConfigError(f"likelihood={config.likelihood!r}: {config.model} scores no pixels; leave it out")
-        return entry.encoder(image, hidden, 1), entry.decoder(image, hidden, latent)
+        generator = entry.decoder(image, hidden, latent)
+        if entry.model is GAN:
+            return [(generator, codes), (entry.encoder(image, hidden, 1), image)]
+        features = conv_features(image)
+        shape = features.declare(image)
+        head = dense_discriminator(shape, hidden, 1)
+        return [(entry.encoder(image, hidden, 2 * latent), image), (generator, codes), (features, image), (head, shape)]
+    n_out = 2 * latent if issubclass(entry.model, VAE) else latent
     outputs = make_likelihood(config.likelihood, config.sigma).outputs_per_channel
-    if not issubclass(entry.model, CVAE):
-        return entry.encoder(image, hidden, n_out), entry.decoder(image, hidden, latent, outputs)
-    encoder = entry.encoder((size_of(image) + config.classes,), hidden, n_out)
-    return WithLabel(encoder), WithLabel(entry.decoder(image, hidden, latent + config.classes, outputs))
+    if issubclass(entry.model, CVAE):
+        encoder = entry.encoder((size_of(image) + config.classes,), hidden, n_out)
+        decoder = entry.decoder(image, hidden, latent + config.classes, outputs)
+        return [(WithLabel(encoder), image), (WithLabel(decoder), codes)]
+    pair = [(entry.encoder(image, hidden, n_out), image), (entry.decoder(image, hidden, latent, outputs), codes)]
+    judged = [(dense_discriminator(codes, CODE_HIDDEN, 1), codes)] if entry.model is AdversarialAutoEncoder else []
+    return pair + judged
 
 
 def labels_of(config: ModelConfig) -> tuple[Shape, ...]:

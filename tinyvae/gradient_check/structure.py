@@ -211,7 +211,7 @@ def model_structure(subject: ModelSubject, rng: Any) -> Findings:
     second = subject.outputs(), subject.gradients(one)
     cause = "loss or gradients differ for the same batch, after another one: noise is redrawn, or state is kept"
     found.note("same bits twice", same_bits(first, second), cause)
-    loss, alone = float(model.device.get(batch.metrics)[0]), subject.loss()
+    loss, alone = model.loss_of(subject.player, batch), subject.loss()
     cause = f"loss gives {alone!r}, loss_and_grad {loss!r}: training and evaluation must share one function"
     found.note("one loss", loss == alone, cause)
     clean = same_bits(values, model.device.get(model.table.values)) and same_bits(subject.x, model.device.get(batch.x))

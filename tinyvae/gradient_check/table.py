@@ -253,9 +253,9 @@ def further_cases() -> Iterator[LayerCase]:
     )  # fmt: skip
 
 
-DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "gan")}
+DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "dense-gan", "aae")}
 TINY = {
-    "ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,)), "conv-gan": ((3, 5, 1), (3,)),
+    "ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,)), "gan": ((3, 5, 1), (3,)),
 } | DENSE_TINY  # fmt: skip
 """Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
 
@@ -282,8 +282,11 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
 
 MODEL_OPS = {  # beside those that every model has
     "dae": ("dropout", "Corrupt"),
-    "gan": ("Prior",),
-    "conv-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior"),
+    "dense-gan": ("Prior",),
+    "gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior"),
+    "vae-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior", "add", "scale_rows"),
+    "aae": ("Prior", "add"),
+    "conv-aae": ("Prior", "add"),
     "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
     "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
 }

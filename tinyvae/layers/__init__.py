@@ -6,7 +6,7 @@ from .dense import Activation, Dense, SiLU
 from .importance import ImportanceLatent
 from .joining import Residual, Upsample, WithLabel
 from .latent import Latent, Prior
-from .layer import Layer, Sequential, Shape, Site, Twin
+from .layer import Gate, Layer, Sequential, Shape, Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood
 from .likelihood_kinds import (
     Categorical,
@@ -24,8 +24,8 @@ from .spectral import SpectralNorm
 
 __all__ = [
     "Activation", "BatchNorm", "Bernoulli", "Categorical", "ContinuousBernoulli", "Conv2d", "ConvTranspose2d",
-    "Corrupt", "Dense", "DiscretizedLogistic", "Dropout", "Flatten", "Gaussian", "GaussianOptimal", "GaussianPixel",
-    "GaussianScalar", "ImportanceLatent", "Latent", "Layer", "LayerNorm", "Likelihood", "Prior", "Reshape",
-    "Residual", "Sequential", "Shape", "SiLU", "Site", "SpectralNorm", "Twin", "Upsample", "WithLabel",
+    "Corrupt", "Dense", "DiscretizedLogistic", "Dropout", "Flatten", "Gate", "Gaussian", "GaussianOptimal",
+    "GaussianPixel", "GaussianScalar", "ImportanceLatent", "Latent", "Layer", "LayerNorm", "Likelihood", "Prior",
+    "Reshape", "Residual", "Sequential", "Shape", "SiLU", "Site", "SpectralNorm", "Twin", "Upsample", "WithLabel",
     "make_likelihood",
 ]  # fmt: skip

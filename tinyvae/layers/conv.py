@@ -84,7 +84,7 @@ class ConvTwin(Twin):
 
     def __init__(self, layer: Conv2d, site: Site) -> None:
         self.act, self.stride, self.padding = layer.act, layer.stride, layer.padding
-        self.weight_grad, self.add = site.weight_grad, int(site.weight_grad == "add")
+        self.weight_grad, self.add, self.gate = site.weight_grad, int(site.weight_grad == "add"), site.gate
         self.weight, self.bias, self.none = site.value("weight"), site.value("bias"), site.empty(0)
         self.grad_weight, self.grad_bias = site.grad("weight"), site.grad("bias")
         self.y = site.empty(site.rows, *layer.out_shape)
@@ -119,7 +119,7 @@ class Conv2dTwin(ConvTwin):
     def backward(self, grad_y: Any) -> Any:
         if self.act != IDENTITY:
             self.act_grad(self.y.reshape(-1), self.act, grad_y.reshape(-1))
-        if self.weight_grad != "skip":
+        if self.weight_grad != "skip" and self.gate.open:
             self.conv2d_grad_w(
                 self.x, grad_y, self.stride, self.padding, self.add, self.work_w, self.grad_weight, self.grad_bias
             )
@@ -192,7 +192,7 @@ class ConvTranspose2dTwin(ConvTwin):
     def backward(self, grad_y: Any) -> Any:
         if self.act != IDENTITY:
             self.act_grad(self.y.reshape(-1), self.act, grad_y.reshape(-1))
-        if self.weight_grad != "skip":
+        if self.weight_grad != "skip" and self.gate.open:
             self.conv2d_grad_w(
                 grad_y, self.x, self.stride, self.padding, self.add, self.work_w, self.grad_weight, self.none
             )

@@ -64,7 +64,7 @@ class DenseTwin(Twin):
     """Dense on fixed buffers."""
 
     def __init__(self, layer: Dense, site: Site) -> None:
-        self.act, self.weight_grad = layer.act, site.weight_grad
+        self.act, self.weight_grad, self.gate = layer.act, site.weight_grad, site.gate
         self.weight, self.bias = site.value("weight"), site.value("bias")
         self.grad_weight, self.grad_bias = site.grad("weight"), site.grad("bias")
         self.y = site.empty(site.rows, layer.n_out)  # (B, n_out)
@@ -83,7 +83,7 @@ class DenseTwin(Twin):
     def backward(self, grad_y: Any) -> Any:
         if self.act != IDENTITY:
             self.act_grad(self.y.reshape(-1), self.act, grad_y.reshape(-1))
-        if self.weight_grad != "skip":
+        if self.weight_grad != "skip" and self.gate.open:
             add = int(self.weight_grad == "add")
             self.dense_grad_w(self.x, grad_y, add, self.work_w, self.grad_weight, self.grad_bias)
         if self.grad_x is None:

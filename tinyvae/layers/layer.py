@@ -4,7 +4,7 @@ It knows how layers are joined, not what any of them computes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,23 @@ from ..params import ParamTable, Tensor
 Shape = tuple[int, ...]
 
 
+class Gate:
+    """A switch that the twins of a site share: shut, backward gives grad_x and leaves the weights' gradients alone.
+
+    So one forward serves several backward passes: a discriminator's on drawn images, once for the generator in front of
+    it, which wants grad_x alone, and once for itself.
+    """
+
+    open = True
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a twin is built: for one number of rows, with its ops and its buffers.
 
     rows: the batch. train: layers that behave differently in training ask it. need_grad_x: False only for an encoder's
     first layer. weight_grad: "write" overwrites gradients, "add" adds to them, "skip" leaves them alone.
-    samples: latent draws per image, so that what follows the latent layer has rows · samples rows.
+    samples: latent draws per image, so that what follows the latent layer has rows · samples rows. gate: see `Gate`.
     """
 
     table: ParamTable
@@ -36,6 +46,7 @@ class Site:
     weight_grad: str = "write"
     samples: int = 1
     path: str = ""
+    gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:
         if self.weight_grad not in ("write", "add", "skip"):

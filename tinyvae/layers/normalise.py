@@ -55,11 +55,16 @@ class NormTwin(Twin):
         self.flat, self.train, self.weight_grad = (rows, columns), site.train, site.weight_grad
         self.gamma, self.beta = site.value("gamma"), site.value("beta")
         skip = site.weight_grad == "skip"
-        self.grads = tuple(site.empty(0) if skip else site.grad(name) for name in ("gamma", "beta"))
+        self.gate, self.none = site.gate, (site.empty(0), site.empty(0))
+        self.grads = self.none if skip else (site.grad("gamma"), site.grad("beta"))
         self.y = site.empty(site.rows, *shape)
         self.grad_x = site.empty(*((site.rows, *shape) if site.need_grad_x else (0, *shape)))
         self.grad_rows = self.grad_x.reshape(rows if site.need_grad_x else 0, columns)
         self.need_grad_x, self.add = site.need_grad_x, int(site.weight_grad == "add")
+
+    def filled(self) -> tuple[Any, ...]:
+        """The two gradients that backward fills: arrays of length 0 where it must not."""
+        return self.grads if self.gate.open else self.none
 
 
 class BatchNormTwin(NormTwin):
@@ -90,7 +95,14 @@ class BatchNormTwin(NormTwin):
         if not self.train:
             raise KernelError(f"layer {self.path!r}: BatchNorm goes only forward in evaluation; bind it for training")
         self.batch_norm_grad(
-            self.x, self.mean, self.rstd, self.gamma, grad_y.reshape(self.flat), self.add, *self.grads, self.grad_rows
+            self.x,
+            self.mean,
+            self.rstd,
+            self.gamma,
+            grad_y.reshape(self.flat),
+            self.add,
+            *self.filled(),
+            self.grad_rows,
         )
         return self.grad_x if self.need_grad_x else None
 
@@ -119,7 +131,7 @@ class LayerNormTwin(NormTwin):
     def __init__(self, layer: LayerNorm, site: Site) -> None:
         super().__init__(layer.out_shape, site.rows, size_of(layer.out_shape), site)
         self.gamma, self.beta = self.gamma.reshape(-1), self.beta.reshape(-1)
-        self.grads = tuple(grad.reshape(-1) for grad in self.grads)
+        self.grads = (self.grads[0].reshape(-1), self.grads[1].reshape(-1))
         self.mean, self.rstd = site.empty(site.rows), site.empty(site.rows)
         self.layer_norm, self.layer_norm_grad = site.op("layer_norm"), site.op("layer_norm_grad")
 
@@ -130,6 +142,13 @@ class LayerNormTwin(NormTwin):
 
     def backward(self, grad_y: Any) -> Any:
         self.layer_norm_grad(
-            self.x, self.mean, self.rstd, self.gamma, grad_y.reshape(self.flat), self.add, *self.grads, self.grad_rows
+            self.x,
+            self.mean,
+            self.rstd,
+            self.gamma,
+            grad_y.reshape(self.flat),
+            self.add,
+            *self.filled(),
+            self.grad_rows,
         )
         return self.grad_x if self.need_grad_x else None

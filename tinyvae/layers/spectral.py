@@ -84,7 +84,7 @@ class SpectralNormTwin(Twin):
         self.u, self.v, self.sigma = site.empty(N), site.empty(self.weight.shape[0]), site.empty(1)
         self.normalised, self.grad_normalised = site.empty(*self.weight.shape), site.empty(*self.weight.shape)
         self.iterations, self.train, self.weight_grad = layer.iterations, site.train, site.weight_grad
-        self.add, self.fill = int(site.weight_grad == "add"), site.table.device.fill
+        self.add, self.gate, self.fill = int(site.weight_grad == "add"), site.gate, site.table.device.fill
         self.activate, self.spectral_norm = site.op("activate"), site.op("spectral_norm")
         self.spectral_norm_grad = site.op("spectral_norm_grad")
         normalised, grad = (a.reshape(weight.shape) for a in (self.normalised, self.grad_normalised))
@@ -101,7 +101,7 @@ class SpectralNormTwin(Twin):
         if self.add:
             self.fill(self.grad_normalised, 0)
         grad_x = self.twins[0].backward(grad_y)
-        if self.weight_grad != "skip":
+        if self.weight_grad != "skip" and self.gate.open:
             self.spectral_norm_grad(
                 self.grad_normalised, self.normalised, self.u, self.v, self.sigma, self.add, self.grad_weight
             )

@@ -60,9 +60,8 @@ class CVAE(VAE):
         """The decoder's output for codes and the labels of their images."""
         return batch.twins["decoder"].forward(z, batch.labels)
 
-    def loss_and_grad(self, player: Player, batch: Batch) -> None:
-        """`loss`, and then back; the labels have no gradient."""
-        self.loss(batch)
+    def grad(self, player: Player, batch: Batch) -> None:
+        """Back; the labels have no gradient."""
         twins = batch.twins
         grad_z, _ = twins["decoder"].backward(twins["likelihood"].backward(None))
         twins["encoder"].backward(twins["latent"].backward(grad_z))

@@ -3,61 +3,32 @@ It knows both losses and whose gradients a turn fills; networks, optimisers' ste
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 
-from ..config import DEFAULT_DEVICE, Adam, ModelConfig, require_int
-from ..errors import ConfigError, ShapeError
-from ..layers import Bernoulli, Layer, Prior, Shape, Twin
+from ..config import DEFAULT_DEVICE, ModelConfig, require_int
+from ..errors import ConfigError
+from ..layers import Bernoulli, Layer, Prior, Shape
+from .adversarial import DCGAN_ADAM, FAKE, REAL, Verdict, declare_verdict, geometric_mean
 from .model import Batch, Model, Player
-
-DCGAN_ADAM = Adam(lr=2e-4, beta1=0.5)  # Radford et al. 2015, section 4
-FIGURES = 4  # running sums of a player: Σ B · [its loss, two parts of it, 1]
-
-
-class Verdict(Twin):
-    """One task of the discriminator: its twin, and the cost of its logits against one target for all images.
-
-    forward(images (B, H, W, C)) → nll (B,): softplus(−logit) for the target 1, softplus(logit) for 0.
-    backward(None) → the gradient of the mean with respect to the images.
-    """
-
-    def __init__(self, model: GAN, rows: int, role: str, target: float, weight_grad: str, need_grad_x: bool) -> None:
-        site = model.site("discriminator", rows, role)
-        if role == "train":
-            site = replace(site, weight_grad=weight_grad, need_grad_x=need_grad_x)
-        self.discriminator = model.parts["discriminator"].bind(site)
-        self.cost: Any = model.likelihood.bind(model.site("likelihood", rows, role))
-        self.target = model.device.put(np.full((rows, 1), target, model.dtype))
-        self.asked = False
-
-    def forward(self, *xs: Any) -> Any:
-        self.asked = True
-        return self.cost.forward(self.discriminator.forward(*xs), self.target)
-
-    def backward(self, grad_y: Any) -> Any:
-        return self.discriminator.backward(self.cost.backward(grad_y))
-
-    def kinks(self) -> list[Any]:
-        return self.discriminator.kinks() if self.asked else []  # its buffers hold nothing before
 
 
 class GAN(Model):
     """loss_d = −mean log D(x) − mean log(1 − D(G(z))),  loss_g = −mean log D(G(z)),  z ~ N(0, I), D = sigmoid(logit)
 
     generator: (latent,) → image with pixels in [0, 1]. discriminator: image → (1,), a logit. Each player has an Adam of
-    its own, lr 2e-4, beta1 0.5, and one turn in a step: first the discriminator, then the generator, on the same z.
+    its own, lr 2e-4, beta1 0.5, and a turn in each step, on the same drawn images; both gradients are taken before
+    either has moved.
     grad logit = (D(x) − 1) / B for loss_d on images, D(G(z)) / B on drawn ones, and (D(G(z)) − 1) / B for loss_g, which
-    goes back through the discriminator, whose weights do not move in that turn, to the generator.
+    goes back through the discriminator, whose gradients it leaves alone, to the generator.
     loss_g is not −loss_d, whose gradient vanishes where D(G(z)) is near 0, but has the same fixed point: there D = ½
     everywhere, loss_d = 2 ln 2 and loss_g = ln 2. The figures d_real and d_fake are the geometric means of D(x) and
     D(G(z)). Goodfellow et al. 2014, equation 1, algorithm 1 and section 3; Radford et al. 2015, section 4.
     """
 
     figure_names = ("loss_d", "loss_g", "d_real", "d_fake")
-    sum_count = 2 * FIGURES
+    losses = 2
+    encodes = False
+    standard_prior = True
 
     def __init__(
         self,
@@ -73,79 +44,56 @@ class GAN(Model):
     ) -> None:
         require_int("latent_dim", latent_dim, 1, ", the length of z")
         parts = {
-            "prior": Prior(latent_dim), "generator": generator, "discriminator": discriminator,
-            "likelihood": Bernoulli(),
+            "prior": Prior(latent_dim), "generator": generator, "discriminator": discriminator, "verdict": Bernoulli(),
         }  # fmt: skip
-        players = tuple(Player(name, (name,), DCGAN_ADAM) for name in ("discriminator", "generator"))
+        players = tuple(Player(name, (name,), DCGAN_ADAM) for name in ("generator", "discriminator"))
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
         self.one = self.device.put(np.ones(1))
 
     def _declare(self) -> None:
-        """The generator must end in images, the discriminator in one logit, which the likelihood scores."""
-        shape = self.parts["prior"].declare()
-        for name, wanted in (("generator", self.image_shape), ("discriminator", (1,))):
-            try:
-                shape = self.parts[name].declare(shape)
-            except ShapeError as error:
-                raise error.within(name) from None
-            if shape != wanted:
-                raise ShapeError(f"{name}: expected outputs {wanted}, got {shape}")
-        self.parts["likelihood"].declare((1,), (1,))
+        """The generator must end in images, the discriminator in one logit."""
+        z = self.declared("prior")
+        self.require_output("generator", self.declared("generator", z), self.image_shape)
+        declare_verdict(self, "discriminator", self.image_shape)
+
+    def corridor(self) -> tuple[str, ...]:
+        return ("prior", "generator")
 
     def batch(self, role: str, rows: int, samples: int = 0) -> Batch:
-        """The batch of this role and size, with the discriminator at its three tasks: real, fake and judge.
-
-        `sums` are those of each player, by its name.
-        """
-        key = (role, rows, 1)
-        if key not in self._batches:
-            draw = replace(self.site("generator", rows, role), need_grad_x=False)
-            twins = {
-                "prior": self.parts["prior"].bind(self.site("prior", rows, role)),
-                "generator": self.parts["generator"].bind(draw),
-                "real": Verdict(self, rows, role, 1, "write", False),
-                "fake": Verdict(self, rows, role, 0, "add", False),
-                "judge": Verdict(self, rows, role, 1, "skip", True),
-            }
-            x = self.device.empty((rows, *self.image_shape), self.dtype)
-            sums = {"discriminator": self.sums[role][:FIGURES], "generator": self.sums[role][FIGURES:]}
-            clock = self.clock if role == "train" else self.eval_clock
-            kl = self.device.empty((rows, 0), self.dtype)
-            self._batches[key] = Batch(x, twins, kl, clock, sums, self.device.put(np.zeros(3)))
-        return self._batches[key]
-
-    def player_loss(self, player: Player, batch: Batch) -> None:
-        """Forward of one player's turn: fills `batch.metrics` = [its loss, part, part], adds to its running sums."""
-        twins = batch.twins
-        drawn = twins["generator"].forward(twins["prior"].forward())
-        if player.name == "discriminator":
-            # the cost of drawn images stands where a VAE has its KL, with the weight 1
-            nll, other = twins["real"].forward(batch.x), twins["fake"].forward(drawn).reshape(-1, 1)
-            weight = self.one
-        else:
-            nll, other, weight = twins["judge"].forward(drawn), batch.kl, batch.clock.kl_weight
-        self.kernels.objective(nll, other, weight, batch.sums[player.name], batch.metrics)
+        """As in Model, with the discriminator on images and on drawn ones."""
+        batch = super().batch(role, rows, samples)
+        if "drawn" not in batch.twins:
+            batch.twins["real"] = Verdict(self, ("discriminator",), rows, role, (REAL,))
+            batch.twins["drawn"] = Verdict(self, ("discriminator",), rows, role, (FAKE, REAL), "add", True)
+        return batch
 
     def loss(self, batch: Batch) -> None:
-        """Both players' losses, one after the other."""
-        for player in self.players:
-            self.player_loss(player, batch)
+        """Forward of both: fills `batch.metrics` = [loss_d, on images, on drawn ones, loss_g, loss_g, 0]."""
+        twins, (discriminator, generator) = batch.twins, batch.losses
+        twins["real"].forward(batch.x)
+        twins["drawn"].forward(twins["generator"].forward(twins["prior"].forward()))
+        real, drawn = twins["real"].nll, twins["drawn"].nll
+        # the cost of drawn images stands where a VAE has its KL, with the weight 1
+        self.kernels.objective(real[REAL], drawn[FAKE].reshape(-1, 1), self.one, *discriminator)
+        self.kernels.objective(drawn[REAL], batch.kl, self.clock.kl_weight, *generator)
 
-    def loss_and_grad(self, player: Player, batch: Batch) -> None:
-        """`player_loss`, and then back: fills this player's gradients and leaves the other's alone."""
-        self.player_loss(player, batch)
+    def loss_of(self, player: Player, batch: Batch) -> float:
+        return float(self.device.get(batch.metrics)[0 if player.name == "discriminator" else 3])
+
+    def grad(self, player: Player, batch: Batch) -> None:
+        """Back for one player. The generator stands first: it goes back through the discriminator as it was."""
         twins = batch.twins
         if player.name == "discriminator":
-            twins["real"].backward(None)  # writes the gradients,
-            twins["fake"].backward(None)  # adds to them
+            twins["real"].back(REAL)  # writes the gradients,
+            twins["drawn"].back(FAKE)  # adds to them
         else:
-            twins["generator"].backward(twins["judge"].backward(None))
+            twins["generator"].backward(twins["drawn"].back(REAL, judging=True))
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """Both losses, means over the images, and D(x) and D(G(z)) in the geometric mean."""
-        loss_d, real = (float(s) for s in sums[:2] / sums[3])
-        loss_g = float(sums[FIGURES] / sums[FIGURES + 3])
-        return {"loss_d": loss_d, "loss_g": loss_g, "d_real": float(np.exp(-real)), "d_fake": float(np.exp(-loss_g))}
+        (loss_d, real, _, n), (loss_g, *_) = sums.reshape(-1, 4)
+        d_real, d_fake = geometric_mean(real / n), geometric_mean(loss_g / n)
+        return {"loss_d": float(loss_d / n), "loss_g": float(loss_g / n), "d_real": d_real, "d_fake": d_fake}
 
     def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """A ConfigError: there is no way from an image to a z here."""
@@ -156,3 +104,7 @@ class GAN(Model):
         z = self.as_codes(z)
         self.one_hot(labels, len(z))  # only its check is wanted
         return self._apply("generator", z)
+
+    def judge(self, x: np.ndarray) -> np.ndarray:
+        """The discriminator's logit (N,) of images (N, H, W, C): positive where it takes them for real."""
+        return self._apply("discriminator", self.as_images(x))[:, 0]

@@ -71,9 +71,8 @@ class IWAE(VAE):
         bound = twins["latent"].weigh(nll)
         self.kernels.importance_objective(bound, nll, batch.kl, batch.sums, batch.metrics)
 
-    def loss_and_grad(self, player: Player, batch: Batch) -> None:
-        """`loss`, and then back: rows are scaled by their weights before they enter the decoder."""
-        self.loss(batch)
+    def grad(self, player: Player, batch: Batch) -> None:
+        """Back: rows are scaled by their weights before they enter the decoder."""
         twins = batch.twins
         grad = twins["likelihood"].backward(twins["latent"].weight)
         grad = twins["decoder"].backward(grad)

@@ -23,7 +23,7 @@ from ..config import (
 )
 from ..device import open_device
 from ..errors import ConfigError, DataError, ShapeError
-from ..layers import Layer, Likelihood, Shape, Site
+from ..layers import Gate, Layer, Likelihood, Shape, Site
 from ..params import ParamTable
 
 EVAL_ROWS = 256  # rows of the twins behind encode, decode and the evaluation passes
@@ -49,6 +49,10 @@ class Batch:
         self.sums, self.metrics = sums, metrics
         self.rows, self.samples = x.shape[0], samples
         self.labels: Any = None  # (B, classes) one-hot, in a conditional model
+        self.buffers: dict[str, Any] = {}  # what a model needs beside its twins
+        self.gates: dict[str, Gate] = {}  # of the twins in the corridor
+        # of each loss: its running sums and its row [loss, part, part]
+        self.losses = [(sums[4 * i : 4 * i + 4], metrics[3 * i : 3 * i + 3]) for i in range(metrics.size // 3)]
 
 
 class Model:
@@ -60,7 +64,8 @@ class Model:
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
-    sum_count = 4  # running sums over an epoch, which `figures` reads
+    losses = 1  # how many rows [loss, part, part] of metrics, each with running sums Σ B · [these, 1] over an epoch
+    encodes = True  # whether there is a way from an image to a code
     samples = 1  # draws of z per image, unless `batch` is asked for more
     classes = 0  # labels of a conditional model
     beta = 1.0  # the weight of the KL divergence, unless a run says otherwise
@@ -89,7 +94,7 @@ class Model:
         self.table = ParamTable(self.parts, self.dtype, self.device, seed)
         self.clock = Clock(self.device, len(players), latent_dim if "latent" in self.parts else 0, seed)
         self.eval_clock = self.clock.fork(step=0)
-        self.sums = {role: self.device.put(np.zeros(self.sum_count)) for role in ("train", "evaluate")}
+        self.sums = {role: self.device.put(np.zeros(4 * self.losses)) for role in ("train", "evaluate")}
         self._batches: dict[tuple[str, int, int], Batch] = {}
         self._part_twins: dict[tuple[str, int], Any] = {}
 
@@ -105,13 +110,37 @@ class Model:
     def _declare(self) -> None:
         """Walks the shapes once through the corridor; a ShapeError names the part and the layer."""
         shape: Shape = self.image_shape
-        for name, part in self.parts.items():
-            try:
-                shape = part.declare(shape, *self.beside(name))
-            except ShapeError as error:
-                raise error.within(name) from None
+        for name in self.corridor():
+            shape = self.declared(name, shape, *self.beside(name))
             if name == "encoder" and "latent" not in self.parts and shape != (self.latent_dim,):
                 raise ShapeError(f"encoder: expected outputs ({self.latent_dim},), the codes, got {shape}")
+
+    def declared(self, part: str, *shapes: Shape) -> Shape:
+        """The shape that a part makes of these; a ShapeError names the part."""
+        try:
+            return self.parts[part].declare(*shapes)
+        except ShapeError as error:
+            raise error.within(part) from None
+
+    def require_output(self, part: str, shape: Shape, wanted: Shape) -> Shape:
+        """`shape`, or a ShapeError where it is not what this part must end in."""
+        if shape != wanted:
+            raise ShapeError(f"{part}: expected outputs {wanted}, got {shape}")
+        return shape
+
+    def corridor(self) -> tuple[str, ...]:
+        """The parts of the default walk, in its order."""
+        return tuple(self.parts)
+
+    @property
+    def standard_prior(self) -> bool:
+        """Whether N(0, I) is where codes are meant to lie, so that `sample` can draw from it."""
+        return "latent" in self.parts
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound on log p(x), and so a likelihood of an image that draws can estimate."""
+        return "neg_elbo" in self.figure_names
 
     def aim(self, plan: np.ndarray) -> None:
         """Gives the clock its plan. A KernelError where the plan's objective needs an op that this device lacks."""
@@ -140,15 +169,18 @@ class Model:
         key = (role, rows, samples)
         if key not in self._batches:
             twins: dict[str, Any] = {}
-            for name, part in self.parts.items():
+            gates: dict[str, Gate] = {}
+            for name in self.corridor():
                 after = name == "decoder"  # works on R = B·samples rows; latent and likelihood know both
                 count, draws = (rows * samples, 1) if after else (rows, samples)
-                twins[name] = part.bind(self.site(name, count, role, draws))
+                site = self.site(name, count, role, draws)
+                twins[name], gates[name] = self.parts[name].bind(site), site.gate
             kl = twins["latent"].kl if "latent" in twins else self.device.empty((rows, 0), self.dtype)
             x = self.device.empty((rows, *self.image_shape), self.dtype)
             clock = self.clock if role == "train" else self.eval_clock
-            metrics = self.device.put(np.zeros(3))
+            metrics = self.device.put(np.zeros(3 * self.losses))
             self._batches[key] = Batch(x, twins, kl, clock, self.sums[role], metrics, samples)
+            self._batches[key].gates = gates
         return self._batches[key]
 
     # ------------------------------------------------------------------------------------------ the corridor
@@ -178,13 +210,21 @@ class Model:
         else:
             self.kernels.objective(nll, batch.kl, weight, batch.sums, batch.metrics)
 
-    def player_loss(self, player: Player, batch: Batch) -> None:
-        """Forward of one player's own loss: `loss` where there is one player."""
-        self.loss(batch)
+    def loss_of(self, player: Player, batch: Batch) -> float:
+        """The number that this player makes small, after `loss`; of a lone player the first of `batch.metrics`."""
+        return float(self.device.get(batch.metrics)[0])
 
     def loss_and_grad(self, player: Player, batch: Batch) -> None:
-        """`loss`, and then back: fills the player's gradients. One player here, so every part moves."""
+        """`loss`, and then back: fills the player's gradients."""
         self.loss(batch)
+        self.grad(player, batch)
+
+    def grad(self, player: Player, batch: Batch) -> None:
+        """Back from the last `loss`: fills the player's gradients, and nobody else's. One here, so every part moves.
+
+        Of several players, each moves right after its own: so they stand in an order in which none goes back through
+        weights that one before it has moved, and all gradients of a step are taken at one point.
+        """
         twins = batch.twins
         grad = twins["likelihood"].backward(None)
         grad = twins["decoder"].backward(grad)
@@ -199,7 +239,7 @@ class Model:
     def surrogate(self, batch: Batch, frozen: Any) -> float:
         """A function whose derivative `loss_and_grad` gives: the loss, unless something is held constant."""
         self.loss(batch)
-        return float(self.device.get(batch.metrics)[0])
+        return self.loss_of(self.players[0], batch)
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """The log's figures from running sums Σ B·[loss, recon, kl, 1]: means over the images."""
@@ -222,7 +262,11 @@ class Model:
         """The likelihood's mean image (N, H, W, C) for codes z (N, latent). labels: as in `encode`."""
         z = self.as_codes(z)
         outputs = self._apply("decoder", z, *self.one_hot(labels, len(z)))
-        return self.likelihood.mean(outputs).reshape(-1, *self.image_shape)
+        return self.shown(outputs).reshape(-1, *self.image_shape)
+
+    def shown(self, outputs: np.ndarray) -> np.ndarray:
+        """The images that the decoder's outputs stand for: the likelihood's mean."""
+        return self.likelihood.mean(outputs)
 
     def as_codes(self, z: np.ndarray) -> np.ndarray:
         """z as (N, latent) in the model's dtype. A DataError says what does not fit."""

@@ -1,0 +1,173 @@
+"""A VAE joined with a GAN: its decoder is the generator, and likeness is measured in the discriminator's features.
+It knows three losses and whose gradients a turn fills; networks, optimisers' steps and epochs are others' affair."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..config import DEFAULT_DEVICE, ModelConfig, require_int, require_number
+from ..kernels import IDENTITY
+from ..layers import Bernoulli, Gaussian, Latent, Layer, Prior, Shape
+from .adversarial import DCGAN_ADAM, FAKE, REAL, Verdict, declare_verdict, geometric_mean
+from .model import Batch, Model, Player
+
+GAMMA = 0.01  # of the likeness, a sum over all features, beside the decoder's adversarial loss
+
+
+class VAEGAN(Model):
+    """With f = features, D = sigmoid(head(f)), x_recon = decoder(z), z ~ q(z|x), x_drawn = decoder(z_p), z_p ~ prior:
+
+    likeness = −log N(f(x); f(x_recon), I)   (Larsen et al. 2015, equations 7 and 8)
+    encoder:       KL(q(z|x) ‖ N(0, I)) + likeness
+    decoder:       gamma · likeness − log D(x_recon) − log D(x_drawn)
+    discriminator: −log D(x) − log(1 − D(x_recon)) − log(1 − D(x_drawn)), over features and head
+
+    each the mean over the batch: algorithm 1, with the non-saturating loss for the decoder. Each player has an Adam of
+    its own, and all gradients of a step are taken before anybody has moved. Two things are kept apart on purpose: the
+    encoder gets no gradient of the adversarial losses, and features none of the likeness, which they could please by
+    ceasing to tell images apart (section 3.2).
+    Pixels are never compared. So there is no p(x|z) of an image, no bound and no likelihood, but also no mean over all
+    images that a code may stand for, which is what blurs a VAE's.
+    encoder: image → (2·latent,). decoder: (latent,) → image with pixels in [0, 1]. features: image → any shape.
+    head: that → (1,), a logit.
+    """
+
+    figure_names = ("recon", "kl", "loss_d", "d_real", "d_recon", "d_fake")
+    losses = 4
+
+    def __init__(
+        self,
+        encoder: Layer,
+        decoder: Layer,
+        features: Layer,
+        head: Layer,
+        latent_dim: int,
+        image_shape: Shape,
+        device: str = DEFAULT_DEVICE,
+        dtype: str = "float32",
+        seed: int = 0,
+        config: ModelConfig | None = None,
+        precision: str = "fp32",
+        gamma: float | None = None,
+    ) -> None:
+        require_int("latent_dim", latent_dim, 1, ", the number of latent variables")
+        self.gamma = GAMMA if gamma is None else float(gamma)
+        require_number("gamma", self.gamma, 0, why=", the weight of the likeness in the decoder's loss")
+        parts = {
+            "encoder": encoder, "latent": Latent(latent_dim), "prior": Prior(latent_dim), "decoder": decoder,
+            "features": features, "head": head, "likeness": Gaussian(1.0), "verdict": Bernoulli(),
+        }  # fmt: skip
+        players = (
+            Player("encoder", ("encoder", "latent"), DCGAN_ADAM), Player("decoder", ("decoder",), DCGAN_ADAM),
+            Player("discriminator", ("features", "head"), DCGAN_ADAM),
+        )  # fmt: skip
+        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+        self.one = self.device.put(np.ones(1))
+
+    def _declare(self) -> None:
+        """The decoder must end in images; features and head are one network, cut where likeness is measured."""
+        super()._declare()
+        self.declared("prior")
+        self.require_output("decoder", self.parts["decoder"].out_shape, self.image_shape)
+        shape = self.declared("features", self.image_shape)
+        declare_verdict(self, "head", shape)
+        self.declared("likeness", shape, shape)
+
+    def corridor(self) -> tuple[str, ...]:
+        return ("encoder", "latent", "decoder")
+
+    def batch(self, role: str, rows: int, samples: int = 0) -> Batch:
+        """As in Model, with the decoder on drawn codes as well, and the discriminator on three kinds of images."""
+        batch = super().batch(role, rows, samples)
+        twins, site = batch.twins, self.site("decoder", rows, role)
+        if "prior" in twins:
+            return batch
+        train, add = role == "train", "add" if role == "train" else "skip"
+        batch.buffers["gamma"] = self.device.put(np.full(rows, self.gamma, self.dtype))
+        twins["prior"] = self.parts["prior"].bind(self.site("prior", rows, role))
+        twins["decoder on drawn"] = self.parts["decoder"].bind(replace(site, weight_grad=add, need_grad_x=False))
+        both = ("features", "head")
+        twins["real"] = Verdict(self, both, rows, role, (REAL,))
+        twins["recon"], twins["drawn"] = (Verdict(self, both, rows, role, (FAKE, REAL), "add", True) for _ in range(2))
+        twins["likeness"] = self.parts["likeness"].bind(self.site("likeness", rows, role))
+        for name in ("likeness_x", "grad_x"):
+            batch.buffers[name] = self.device.empty((rows if train else 0, *self.image_shape), self.dtype)
+        return batch
+
+    def loss(self, batch: Batch) -> None:
+        """Forward of all: the rows of `batch.metrics` are [encoder's loss, likeness, KL], [decoder's −log D, on drawn
+        images, on reconstructions], [discriminator's on images and drawn ones, each] and [on reconstructions, that, 0].
+        """
+        twins = batch.twins
+        real, recon, drawn = (twins[kind] for kind in ("real", "recon", "drawn"))
+        real.forward(batch.x)
+        recon.forward(self.decoded(batch, twins["latent"].forward(self.encoded(batch))))
+        drawn.forward(twins["decoder on drawn"].forward(twins["prior"].forward()))
+        likeness = twins["likeness"].forward(recon.tap, real.tap)
+        batch.buffers["likeness went back"] = False
+        objective, (encoder, decoder, on_two, on_recon) = self.kernels.objective, batch.losses
+        objective(likeness, batch.kl, batch.clock.kl_weight, *encoder)
+        objective(drawn.nll[REAL], recon.nll[REAL].reshape(-1, 1), self.one, *decoder)
+        objective(real.nll[REAL], drawn.nll[FAKE].reshape(-1, 1), self.one, *on_two)
+        objective(recon.nll[FAKE], batch.kl[:, :0], self.one[:0], *on_recon)
+
+    def loss_of(self, player: Player, batch: Batch) -> float:
+        encoder, decoder, on_two, on_recon = self.device.get(batch.metrics).reshape(-1, 3)
+        if player.name == "encoder":
+            return float(encoder[0])
+        return float(self.gamma * encoder[1] + decoder[0] if player.name == "decoder" else on_two[0] + on_recon[0])
+
+    def grad(self, player: Player, batch: Batch) -> None:
+        """Back for one player; the decoder has two errors in each pixel, of which the encoder is told only one."""
+        twins = batch.twins
+        if player.name == "encoder":
+            batch.gates["decoder"].open = False
+            grad_z = twins["decoder"].backward(self._likeness_x(batch, keep=True))
+            batch.gates["decoder"].open = True
+            twins["encoder"].backward(twins["latent"].backward(grad_z))
+        elif player.name == "decoder":
+            grad, likeness = batch.buffers["grad_x"], self._likeness_x(batch)
+            self.kernels.scale_rows(batch.buffers["gamma"], likeness.reshape(batch.rows, -1))
+            fooling = twins["recon"].back(REAL, judging=True)
+            self.kernels.add(likeness.reshape(-1), fooling.reshape(-1), grad.reshape(-1))
+            twins["decoder"].backward(grad)
+            twins["decoder on drawn"].backward(twins["drawn"].back(REAL, judging=True))
+        else:
+            twins["real"].back(REAL)  # writes the gradients,
+            twins["recon"].back(FAKE)  # the others add to them
+            twins["drawn"].back(FAKE)
+
+    def _likeness_x(self, batch: Batch, keep: bool = False) -> Any:
+        """The likeness's gradient with respect to the reconstruction, taken back once in a step for two players."""
+        kept = batch.buffers["likeness_x"]
+        if not batch.buffers["likeness went back"]:
+            grad = batch.twins["recon"].back_from_tap(batch.twins["likeness"].backward(None))
+            self.kernels.activate(grad.reshape(-1), IDENTITY, kept.reshape(-1))
+            batch.buffers["likeness went back"] = True
+        if not keep:
+            return kept
+        self.kernels.activate(kept.reshape(-1), IDENTITY, batch.buffers["grad_x"].reshape(-1))
+        return batch.buffers["grad_x"]
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Means over the images: likeness and KL in nats, the discriminator's loss, and D on the three, geometric."""
+        (_, recon, kl, _), (_, drawn, made, _), (on_two, real, _, _), (on_recon, _, _, n) = sums.reshape(-1, 4)
+        figures = {"recon": float(recon / n), "kl": float(kl / n), "loss_d": float((on_two + on_recon) / n)}
+        costs = {"d_real": real, "d_recon": made, "d_fake": drawn}
+        return figures | {name: geometric_mean(cost / n) for name, cost in costs.items()}
+
+    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """z_mean and z_log_sigma, (N, latent) each, as of a VAE."""
+        h, _ = super().encode(x, labels)
+        return h[:, : self.latent_dim].copy(), h[:, self.latent_dim :].copy()
+
+    def shown(self, outputs: np.ndarray) -> np.ndarray:
+        """The decoder's outputs are images already."""
+        return outputs
+
+    def judge(self, x: np.ndarray) -> np.ndarray:
+        """The discriminator's logit (N,) of images (N, H, W, C): positive where it takes them for real."""
+        return self._apply("head", self._apply("features", self.as_images(x)))[:, 0]
