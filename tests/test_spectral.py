@@ -317,7 +317,7 @@ def pictures(n):
 
 def test_gradients_of_both_players(device):
     """A GAN's, on one forward of all: through the discriminator with its gate shut, and its own on both kinds."""
-    report = gradcheck(game(device), seed=2)
+    report = gradcheck(game(device), seed=0)
     assert report.ok, report
 
 

@@ -218,8 +218,8 @@ class ModelSubject(Subject):
             self.model.device.put(self.state, self.model.table.state)
 
     def outputs(self) -> np.ndarray:
-        self.restore()
         if len(self.model.players) == 1:
+            self.restore()
             return np.array([self.model.surrogate(self.rows_of, self.frozen)])
         return np.array([self.loss()])  # each player has a loss of its own
 
