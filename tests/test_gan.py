@@ -1,5 +1,5 @@
-"""The GAN: both losses written down again, whose gradients a turn fills, what each player does when it moves alone.
-What all models share is in test_models.py; here stands what a model without an encoder does instead."""
+"""GAN, VAE-GAN and AAE: losses written down again, whose gradients a turn fills, what a player does that moves alone.
+What all models share is in test_models.py; here stands what models of several players do instead."""
 
 import json
 
@@ -13,20 +13,23 @@ from tinyvae.config import TrainConfig
 from tinyvae.datasets import as_dataset
 from tinyvae.errors import ConfigError, DataError, ShapeError
 from tinyvae.gradient_check.differences import Plan
+from tinyvae.gradient_check.table import MODEL_OPS
 from tinyvae.kernels import LACKING
 from tinyvae.layers import Dense, Flatten, Reshape, Sequential
-from tinyvae.models import GAN
+from tinyvae.models import GAN, VAEGAN, AdversarialAutoEncoder
 from tinyvae.run import open_run
 from tinyvae.step import Feed, Step, evaluate_pass
 from tinyvae.training import train
 
 SHAPE = (3, 2, 1)
 NAMES = pytest.mark.parametrize("name", ["dense-gan", "gan"])
+EVERY = pytest.mark.parametrize("name", ["dense-gan", "gan", "vae-gan", "aae"])
 
 
 def build(device="numpy", name="dense-gan", dtype="float64", **options):
-    if name == "gan" and "batch_norm" in LACKING.get(device, ()):
-        pytest.skip(f"the {device} column lacks batch_norm")
+    lacking = LACKING.get(device, frozenset()) & set(MODEL_OPS[name])
+    if lacking:
+        pytest.skip(f"the {device} column lacks {', '.join(lacking)}")
     return zoo.build(name, SHAPE, 2, (5,), device=device, dtype=dtype, seed=3, **options)
 
 
@@ -90,19 +93,19 @@ def test_a_discriminator_that_cannot_tell():
     assert figures == pytest.approx({"loss_d": 2 * np.log(2), "loss_g": np.log(2), "d_real": 0.5, "d_fake": 0.5})
 
 
-@NAMES
-def test_gradients_of_both_players(device, name):
-    """Every element in float64, each player's loss with the other frozen."""
+@EVERY
+def test_gradients_of_every_player(device, name):
+    """In float64, each player's loss with the others frozen."""
     report = gradcheck(
         build(device, name), plan=Plan() if name == "dense-gan" else Plan(elements=0, sampled=8, directions=2)
     )
     assert report.ok, report
     checked = {row.subject if hasattr(row, "subject") else str(row) for row in report.rows}
-    for player in ("discriminator", "generator"):
-        assert any(player in row for row in checked), checked
+    for part in {"discriminator", "generator", "encoder", "decoder", "features", "head"} & set(build(name=name).parts):
+        assert any(part in row for row in checked), checked
 
 
-@NAMES
+@EVERY
 def test_a_turn_leaves_the_other_players_gradients_alone(device, name):
     model = build(device, name)
     batch = filled(model, pictures(3))
@@ -111,7 +114,27 @@ def test_a_turn_leaves_the_other_players_gradients_alone(device, name):
         model.loss_and_grad(player, batch)
         for tensor in model.table.names():
             grad = model.device.get(model.table.grad(tensor))
-            assert np.isfinite(grad).all() if tensor.startswith(player.name) else np.isnan(grad).all(), tensor
+            its_own = tensor.split(".")[0] in player.parts
+            assert np.isfinite(grad).all() if its_own else np.isnan(grad).all(), tensor
+
+
+@EVERY
+def test_a_step_takes_every_gradient_at_one_point(device, name):
+    """The players move one after the other, yet each by the gradient that it has where all of them stood."""
+    model, x = build(device, name), pictures(4)
+    step, before = Step(model, Feed(model, x), TrainConfig(batch_size=4, optimizer="sgd", lr=0.5)), {}
+    step.tick(model.clock.plan, model.clock.counters, model.clock.rates)
+    batch = filled(model, x)
+    for player in model.players:
+        model.loss_and_grad(player, batch)
+        for tensor in model.table.names():
+            if tensor.split(".")[0] in player.parts:
+                value, grad = (model.device.get(a(tensor)).copy() for a in (model.table.view, model.table.grad))
+                before[tensor] = value - 0.5 * grad
+    model.clock.set(step=0, cursor=0, epoch=0)
+    step.run()
+    for tensor, expected in before.items():
+        np.testing.assert_allclose(model.device.get(model.table.view(tensor)), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_against_torch():
@@ -142,6 +165,94 @@ def test_against_torch():
             np.testing.assert_allclose(grad, theirs.numpy(), rtol=1e-10, atol=1e-14, err_msg=tensor)
 
 
+def test_vae_gan_against_torch():
+    """Losses and every gradient of the three players, differentiated by torch, from dense layers in every part."""
+    torch = pytest.importorskip("torch")
+    F, x = torch.nn.functional, pictures(4)
+    layers = (
+        Sequential(Flatten(), Dense(6, 5, "tanh"), Dense(5, 4)), Sequential(Dense(2, 6, "sigmoid"), Reshape(*SHAPE)),
+        Sequential(Flatten(), Dense(6, 7, "leaky_relu")), Sequential(Dense(7, 1)),
+    )  # fmt: skip
+    model = VAEGAN(*layers, 2, SHAPE, device="numpy", dtype="float64", seed=3, gamma=0.3)
+    batch, ours = filled(model, x), {}
+    model.clock.kl_weight[:] = 0.7
+    for player in model.players:
+        model.loss_and_grad(player, batch)
+        moved = {n: model.table.grad(n).copy() for n in model.table.names() if n.split(".")[0] in player.parts}
+        ours[player.name] = (model.loss_of(player, batch), moved)
+    leaves = {n: torch.tensor(model.table.view(n), requires_grad=True) for n in model.table.names()}
+
+    def linear(v, layer):
+        return v @ leaves[f"{layer}.weight"] + leaves[f"{layer}.bias"]
+
+    def features(images):
+        return F.leaky_relu(linear(images, "features.dense1"), 0.2)
+
+    pixels, eps, z_p = (
+        torch.tensor(a) for a in (x.reshape(4, -1) / 255, batch.twins["latent"].eps, batch.twins["prior"].z)
+    )
+    h = linear(torch.tanh(linear(pixels, "encoder.dense1")), "encoder.dense2")
+    mean, log_sigma = h[:, :2], h[:, 2:]
+    kl = -0.5 * (1 + 2 * log_sigma - mean**2 - torch.exp(2 * log_sigma)).sum(1).mean()
+    recon, drawn = (torch.sigmoid(linear(z, "decoder.dense1")) for z in (mean + torch.exp(log_sigma) * eps, z_p))
+    f = [features(v) for v in (pixels, recon, drawn)]
+    likeness = (0.5 * (f[0] - f[1]) ** 2 + 0.5 * np.log(2 * np.pi)).sum(1).mean()
+    on_real, on_recon, on_drawn = (linear(v, "head.dense1") for v in f)
+    losses = {
+        "encoder": 0.7 * kl + likeness,
+        "decoder": 0.3 * likeness + F.softplus(-on_recon).mean() + F.softplus(-on_drawn).mean(),
+        "discriminator": F.softplus(-on_real).mean() + F.softplus(on_recon).mean() + F.softplus(on_drawn).mean(),
+    }
+    for name, loss in losses.items():
+        value, moved = ours[name]
+        assert value == pytest.approx(loss.item(), rel=1e-10)
+        found = torch.autograd.grad(loss, [leaves[n] for n in moved], retain_graph=True)
+        for (tensor, grad), theirs in zip(moved.items(), found, strict=True):
+            np.testing.assert_allclose(grad, theirs.numpy(), rtol=1e-9, atol=1e-13, err_msg=tensor)
+    figures = model.figures(model.sums["train"])
+    expected = {"recon": likeness, "kl": kl, "loss_d": losses["discriminator"]}
+    for name, on in (("d_real", on_real), ("d_recon", on_recon), ("d_fake", on_drawn)):
+        expected[name] = torch.exp(-F.softplus(-on).mean())
+    assert figures == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-10)
+
+
+def test_adversarial_autoencoder_against_torch():
+    """Both losses and every gradient, differentiated by torch."""
+    torch = pytest.importorskip("torch")
+    F, x = torch.nn.functional, pictures(4)
+    discriminator = Sequential(Dense(2, 5, "leaky_relu"), Dense(5, 1))
+    layers = Sequential(Flatten(), Dense(6, 2)), Sequential(Dense(2, 6), Reshape(*SHAPE)), discriminator
+    model = AdversarialAutoEncoder(*layers, 2, SHAPE, device="numpy", dtype="float64", seed=3, gamma=3.0)
+    batch, ours = filled(model, x), {}
+    for player in model.players:
+        model.loss_and_grad(player, batch)
+        moved = {n: model.table.grad(n).copy() for n in model.table.names() if n.split(".")[0] in player.parts}
+        ours[player.name] = (model.loss_of(player, batch), moved)
+    leaves = {n: torch.tensor(model.table.view(n), requires_grad=True) for n in model.table.names()}
+
+    def linear(v, layer):
+        return v @ leaves[f"{layer}.weight"] + leaves[f"{layer}.bias"]
+
+    def judge(z):
+        return linear(F.leaky_relu(linear(z, "discriminator.dense1"), 0.2), "discriminator.dense2")
+
+    pixels = torch.tensor(x.reshape(4, -1) / 255)
+    z = linear(pixels, "encoder.dense1")
+    logits = linear(z, "decoder.dense1")
+    recon = F.binary_cross_entropy_with_logits(logits, pixels, reduction="sum") / 4
+    real, codes = judge(torch.tensor(batch.twins["prior"].z)), judge(z)
+    fooling, loss_d = F.softplus(-codes).mean(), F.softplus(-real).mean() + F.softplus(codes).mean()
+    for name, loss in {"autoencoder": recon + 3 * fooling, "discriminator": loss_d}.items():
+        value, moved = ours[name]
+        assert value == pytest.approx(loss.item(), rel=1e-10)
+        found = torch.autograd.grad(loss, [leaves[n] for n in moved], retain_graph=True)
+        for (tensor, grad), theirs in zip(moved.items(), found, strict=True):
+            np.testing.assert_allclose(grad, theirs.numpy(), rtol=1e-9, atol=1e-13, err_msg=tensor)
+    expected = {"loss": recon + 3 * fooling, "recon": recon, "loss_g": fooling, "loss_d": loss_d}
+    expected |= {"d_real": torch.exp(-F.softplus(-real).mean()), "d_fake": torch.exp(-fooling)}
+    assert model.figures(model.sums["train"]) == pytest.approx({k: v.item() for k, v in expected.items()}, rel=1e-10)
+
+
 # ------------------------------------------------------------------------------------------------ noise
 
 
@@ -150,18 +261,15 @@ def test_z_is_drawn_anew_at_each_step_and_normal():
     batch, drawn = filled(model, pictures(400)), []
     for step in (1, 2, 1):
         model.clock.set(step=step)
-        model.player_loss(model.players[0], batch)
-        first = batch.twins["prior"].z.copy()
-        model.player_loss(model.players[1], batch)
-        assert np.array_equal(batch.twins["prior"].z, first)  # both turns of a step see the same z
-        drawn.append(first)
+        model.loss(batch)
+        drawn.append(batch.twins["prior"].z.copy())
     assert np.array_equal(drawn[0], drawn[2])
     assert not np.isclose(drawn[0], drawn[1]).any(axis=1).all()
     assert abs(drawn[0].mean()) < 4 / np.sqrt(800)
     assert abs(drawn[0].var() - 1) < 4 * np.sqrt(2 / 800)
 
 
-@NAMES
+@EVERY
 def test_evaluation_does_not_depend_on_the_batch_size(device, name):
     model = build(device, name)
     feed = Feed(model, pictures(13))
@@ -204,7 +312,7 @@ def test_both_together_learn_the_two_modes():
 # ------------------------------------------------------------------------------------------------ runs and files
 
 
-@NAMES
+@EVERY
 def test_resumed_training_is_the_uninterrupted_one(device, name, tmp_path):
     """Two epochs, and one with another resumed, of 20 pictures in ragged batches: the same bits and the same rows."""
     data, rows = as_dataset(pictures(23)), []
@@ -219,7 +327,7 @@ def test_resumed_training_is_the_uninterrupted_one(device, name, tmp_path):
     for buffer in ("values", "state"):
         assert len({model.device.get(getattr(model.table, buffer)).tobytes() for model in saved}) == 1
     again = saved[0]
-    assert (type(again), again.config) == (GAN, model.config)
+    assert (type(again), again.config) == (type(model), model.config)
     assert again.sample(3, seed=2).tobytes() == model.sample(3, seed=2).tobytes()
 
 
@@ -257,7 +365,7 @@ def test_what_a_gan_cannot_do():
         GAN(generator, Sequential(Flatten(), Dense(6, 2)), 2, SHAPE, device="numpy")
 
 
-@NAMES
+@EVERY
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3)], ids=str)
 def test_shapes(name, shape):
     model = zoo.build(name, shape, 8, device="numpy", seed=1)

@@ -32,6 +32,7 @@ class Toy:
     def __init__(self, encode, decode, latent_dim, log_sigma=None, config=None):
         self._encode, self._decode, self.latent_dim, self.log_sigma = encode, decode, latent_dim, log_sigma
         self.parts = {} if log_sigma is None else {"latent": None}
+        self.standard_prior = log_sigma is not None
         self.config = config
 
     def encode(self, x, labels=None):

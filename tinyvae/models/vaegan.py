@@ -11,7 +11,7 @@ import numpy as np
 from ..config import DEFAULT_DEVICE, ModelConfig, require_int, require_number
 from ..kernels import IDENTITY
 from ..layers import Bernoulli, Gaussian, Latent, Layer, Prior, Shape
-from .adversarial import DCGAN_ADAM, FAKE, REAL, Verdict, declare_verdict, geometric_mean
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
 from .model import Batch, Model, Player
 
 GAMMA = 0.01  # of the likeness, a sum over all features, beside the decoder's adversarial loss
@@ -61,8 +61,8 @@ class VAEGAN(Model):
             "features": features, "head": head, "likeness": Gaussian(1.0), "verdict": Bernoulli(),
         }  # fmt: skip
         players = (
-            Player("encoder", ("encoder", "latent"), DCGAN_ADAM), Player("decoder", ("decoder",), DCGAN_ADAM),
-            Player("discriminator", ("features", "head"), DCGAN_ADAM),
+            Player("encoder", ("encoder", "latent"), PLAYER_ADAM), Player("decoder", ("decoder",), PLAYER_ADAM),
+            Player("discriminator", ("features", "head"), PLAYER_ADAM),
         )  # fmt: skip
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
         self.one = self.device.put(np.ones(1))
