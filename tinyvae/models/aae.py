@@ -10,7 +10,7 @@ from ..layers import Bernoulli, Layer, Likelihood, Prior, Shape, make_likelihood
 from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
 from .model import Batch, Model, Player
 
-GAMMA = 10.0  # of the adversarial loss, which is below a nat as a rule, beside the reconstruction's, some 80
+GAMMA = 1.0  # of the adversarial loss: with 10 the game rules, and codes leave N(0, I) again (benchmarks/NOTES.md)
 
 
 class AdversarialAutoEncoder(Model):
