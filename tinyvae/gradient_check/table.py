@@ -256,6 +256,7 @@ def further_cases() -> Iterator[LayerCase]:
 DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "dense-gan", "aae")}
 TINY = {
     "ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,)), "gan": ((3, 5, 1), (3,)),
+    "vae-gan": ((3, 3, 1), (2,)),
 } | DENSE_TINY  # fmt: skip
 """Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
 
