@@ -153,7 +153,7 @@ class Entry:
     """A row of the zoo: how to build, the default hidden widths, and one line for `--help` and the README.
 
     Of a GAN the discriminator stands in the encoder's place, with one output, and the generator in the decoder's.
-    A VAE-GAN's discriminator is `conv_features` and a dense head; that of an AAE has two layers of CODE_HIDDEN.
+    A VAE-GAN's discriminator is `conv_features` and a dense head; that of an AAE has two layers of the last width.
     own: the options of ModelConfig that this model takes and others do not.
     """
 
@@ -201,7 +201,6 @@ ZOO: dict[str, Entry] = {
         AdversarialAutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional adversarial autoencoder", ("gamma",)
     ),
 }  # fmt: skip
-CODE_HIDDEN = (256, 256)
 CORRIDORS = tuple(name for name, entry in ZOO.items() if entry.model not in (GAN, VAEGAN))
 """The models with a likelihood of images, which can be chosen."""
 OWN = sorted({name for entry in ZOO.values() for name in entry.own})
@@ -272,7 +271,7 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
         decoder = entry.decoder(image, hidden, latent + config.classes, outputs)
         return [(WithLabel(encoder), image), (WithLabel(decoder), codes)]
     pair = [(entry.encoder(image, hidden, n_out), image), (entry.decoder(image, hidden, latent, outputs), codes)]
-    judged = [(dense_discriminator(codes, CODE_HIDDEN, 1), codes)] if entry.model is AdversarialAutoEncoder else []
+    judged = [(dense_discriminator(codes, 2 * hidden[-1:], 1), codes)] if entry.model is AdversarialAutoEncoder else []
     return pair + judged
 
 
