@@ -56,7 +56,7 @@ class Toy:
 
     def __init__(self, encode, decode, latent_dim, prior=True):
         self._encode, self._decode, self.latent_dim = encode, decode, latent_dim
-        self.parts = {"latent": None} if prior else {}
+        self.parts, self.standard_prior = {"latent": None} if prior else {}, prior
 
     def encode(self, x, labels=None):
         return self._encode(np.asarray(x, float).reshape(len(x), -1)), None

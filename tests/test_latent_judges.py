@@ -32,6 +32,7 @@ class Toy:
     def __init__(self, encode, decode, latent_dim, log_sigma=None, config=None):
         self._encode, self._decode, self.latent_dim, self.log_sigma = encode, decode, latent_dim, log_sigma
         self.parts = {} if log_sigma is None else {"latent": None}
+        self.standard_prior = log_sigma is not None
         self.config = config
 
     def encode(self, x, labels=None):
@@ -359,6 +360,22 @@ def test_precision_and_coverage():
     one = judges.coverage(true, np.repeat(true[:1], 400, axis=0))  # always the same perfect image
     assert one.precision == 1
     assert one.coverage < 0.1
+
+
+def test_classes_covered_by_sure_images_only():
+    """100 images: 60 of class 0, one of class 1, 39 of which the judge is not sure; class 2 is never drawn."""
+
+    def probabilities(x):
+        return np.stack([x[:, 0], 0.99 - x[:, 0], np.full(len(x), 0.01)], axis=1)
+
+    images = np.concatenate([np.full(60, 0.95), [0.02], np.full(39, 0.7)])[:, None]
+    seen = judges.classes_covered(Judge(probabilities), images, 0.9)
+    np.testing.assert_allclose(seen.shares, [0.6, 0.01, 0])
+    assert seen.covered == 2
+    assert judges.classes_covered(Judge(probabilities), images, 0.9, least=0.02).covered == 1
+    assert judges.classes_covered(Judge(probabilities), images, 0.5).shares[0] == pytest.approx(0.99)
+    with pytest.raises(DataError, match="no image"):
+        judges.classes_covered(Judge(probabilities), images[:0], 0.9)
 
 
 def test_report_of_all_judges_is_json(judge):

@@ -15,6 +15,7 @@ from .latent_space import Prior, fit_prior, segments
 from .models import Model
 
 QUANTILE = 0.05  # the share of true images that a yardstick leaves out
+LEAST = 0.01  # the share of a set of images that shows a class, where the class counts as covered
 
 # ---------------------------------------------------------------------------------------------- the decoder alone
 
@@ -120,6 +121,28 @@ def classifier_frechet(judge: Classifier, images: np.ndarray, others: np.ndarray
     other quantities and must not be compared with it.
     """
     return frechet_distance(judge.encode(images)[0], judge.encode(others)[0])
+
+
+class Classes(NamedTuple):
+    """What a set of images shows. covered: how many classes. shares (classes,): of all images, those of each class."""
+
+    covered: int
+    shares: np.ndarray
+
+
+def classes_covered(judge: Classifier, images: np.ndarray, confidence: float, least: float = LEAST) -> Classes:
+    """A class is covered where at least `least` of all the images (N, H, W, C) are recognised as of that class.
+
+    share_c = share of the images whose likeliest label is c and has a probability of `confidence` or more; see
+    `confidence_of`. An image of which the classifier is less sure counts for no class, so the shares sum to that of
+    the recognised ones. It says which classes are drawn at all; that each is drawn in all its forms, `coverage` says.
+    """
+    if not len(images):
+        raise DataError("images holds no image; pass at least one")
+    seen = judge.probabilities(images)
+    sure = seen.max(axis=1) >= confidence
+    shares = np.bincount(seen.argmax(axis=1)[sure], minlength=seen.shape[1]) / len(images)
+    return Classes(int((shares >= least).sum()), shares)
 
 
 class Covered(NamedTuple):

@@ -12,7 +12,7 @@ from ..config import Adam
 from ..layers import Gate, Shape, Twin
 from .model import Model
 
-DCGAN_ADAM = Adam(lr=2e-4, beta1=0.5)  # Radford et al. 2015, section 4
+PLAYER_ADAM = Adam(beta1=0.5)  # Radford et al. 2015, section 4, whose lr is 2e-4: small, where an epoch is 469 steps
 FAKE, REAL = 0, 1  # what the discriminator is to say
 
 

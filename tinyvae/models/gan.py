@@ -8,7 +8,7 @@ import numpy as np
 from ..config import DEFAULT_DEVICE, ModelConfig, require_int
 from ..errors import ConfigError
 from ..layers import Bernoulli, Layer, Prior, Shape
-from .adversarial import DCGAN_ADAM, FAKE, REAL, Verdict, declare_verdict, geometric_mean
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
 from .model import Batch, Model, Player
 
 
@@ -16,7 +16,7 @@ class GAN(Model):
     """loss_d = −mean log D(x) − mean log(1 − D(G(z))),  loss_g = −mean log D(G(z)),  z ~ N(0, I), D = sigmoid(logit)
 
     generator: (latent,) → image with pixels in [0, 1]. discriminator: image → (1,), a logit. Each player has an Adam of
-    its own, lr 2e-4, beta1 0.5, and a turn in each step, on the same drawn images; both gradients are taken before
+    its own, lr 1e-3, beta1 0.5, and a turn in each step, on the same drawn images; both gradients are taken before
     either has moved.
     grad logit = (D(x) − 1) / B for loss_d on images, D(G(z)) / B on drawn ones, and (D(G(z)) − 1) / B for loss_g, which
     goes back through the discriminator, whose gradients it leaves alone, to the generator.
@@ -46,7 +46,7 @@ class GAN(Model):
         parts = {
             "prior": Prior(latent_dim), "generator": generator, "discriminator": discriminator, "verdict": Bernoulli(),
         }  # fmt: skip
-        players = tuple(Player(name, (name,), DCGAN_ADAM) for name in ("generator", "discriminator"))
+        players = tuple(Player(name, (name,), PLAYER_ADAM) for name in ("generator", "discriminator"))
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
         self.one = self.device.put(np.ones(1))
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import DEFAULT_DEVICE, ModelConfig, require_int, require_number
 from ..kernels import IDENTITY
 from ..layers import Bernoulli, Gaussian, Latent, Layer, Prior, Shape
-from .adversarial import DCGAN_ADAM, FAKE, REAL, Verdict, declare_verdict, geometric_mean
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
 from .model import Batch, Model, Player
 
 GAMMA = 0.01  # of the likeness, a sum over all features, beside the decoder's adversarial loss
@@ -61,8 +61,8 @@ class VAEGAN(Model):
             "features": features, "head": head, "likeness": Gaussian(1.0), "verdict": Bernoulli(),
         }  # fmt: skip
         players = (
-            Player("encoder", ("encoder", "latent"), DCGAN_ADAM), Player("decoder", ("decoder",), DCGAN_ADAM),
-            Player("discriminator", ("features", "head"), DCGAN_ADAM),
+            Player("encoder", ("encoder", "latent"), PLAYER_ADAM), Player("decoder", ("decoder",), PLAYER_ADAM),
+            Player("discriminator", ("features", "head"), PLAYER_ADAM),
         )  # fmt: skip
         super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
         self.one = self.device.put(np.ones(1))
@@ -93,7 +93,7 @@ class VAEGAN(Model):
         twins["real"] = Verdict(self, both, rows, role, (REAL,))
         twins["recon"], twins["drawn"] = (Verdict(self, both, rows, role, (FAKE, REAL), "add", True) for _ in range(2))
         twins["likeness"] = self.parts["likeness"].bind(self.site("likeness", rows, role))
-        for name in ("likeness_x", "grad_x"):
+        for name in ("likeness", "copy", "grad_x"):
             batch.buffers[name] = self.device.empty((rows if train else 0, *self.image_shape), self.dtype)
         return batch
 
@@ -125,32 +125,30 @@ class VAEGAN(Model):
         twins = batch.twins
         if player.name == "encoder":
             batch.gates["decoder"].open = False
-            grad_z = twins["decoder"].backward(self._likeness_x(batch, keep=True))
+            grad_z = twins["decoder"].backward(self._likeness_x(batch))
             batch.gates["decoder"].open = True
             twins["encoder"].backward(twins["latent"].backward(grad_z))
         elif player.name == "decoder":
-            grad, likeness = batch.buffers["grad_x"], self._likeness_x(batch)
+            likeness, grad_x = self._likeness_x(batch), batch.buffers["grad_x"]
             self.kernels.scale_rows(batch.buffers["gamma"], likeness.reshape(batch.rows, -1))
             fooling = twins["recon"].back(REAL, judging=True)
-            self.kernels.add(likeness.reshape(-1), fooling.reshape(-1), grad.reshape(-1))
-            twins["decoder"].backward(grad)
+            self.kernels.add(likeness.reshape(-1), fooling.reshape(-1), grad_x.reshape(-1))
+            twins["decoder"].backward(grad_x)
             twins["decoder on drawn"].backward(twins["drawn"].back(REAL, judging=True))
         else:
             twins["real"].back(REAL)  # writes the gradients,
             twins["recon"].back(FAKE)  # the others add to them
             twins["drawn"].back(FAKE)
 
-    def _likeness_x(self, batch: Batch, keep: bool = False) -> Any:
-        """The likeness's gradient with respect to the reconstruction, taken back once in a step for two players."""
-        kept = batch.buffers["likeness_x"]
+    def _likeness_x(self, batch: Batch) -> Any:
+        """The likeness's gradient with respect to the reconstruction: taken back once in a step, a copy each time."""
+        kept, copy = batch.buffers["likeness"], batch.buffers["copy"]
         if not batch.buffers["likeness went back"]:
-            grad = batch.twins["recon"].back_from_tap(batch.twins["likeness"].backward(None))
-            self.kernels.activate(grad.reshape(-1), IDENTITY, kept.reshape(-1))
+            grad_x = batch.twins["recon"].back_from_tap(batch.twins["likeness"].backward(None))
+            self.kernels.activate(grad_x.reshape(-1), IDENTITY, kept.reshape(-1))
             batch.buffers["likeness went back"] = True
-        if not keep:
-            return kept
-        self.kernels.activate(kept.reshape(-1), IDENTITY, batch.buffers["grad_x"].reshape(-1))
-        return batch.buffers["grad_x"]
+        self.kernels.activate(kept.reshape(-1), IDENTITY, copy.reshape(-1))
+        return copy
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """Means over the images: likeness and KL in nats, the discriminator's loss, and D on the three, geometric."""
