@@ -102,7 +102,7 @@ def test_cases_survive_json_and_cover_the_three_uses():
             assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
             names.setdefault(case.name, []).append(case.use)
         assert all(uses == ["forward", "grad_x", "grad_w"] for uses in names.values())
-    assert [len(cases.CASES[g]()) for g in ("products", "convs", "steps")] == [30, 21, 2]
+    assert [len(cases.CASES[g]()) for g in ("products", "convs", "steps", "players")] == [30, 21, 2, 3]
     assert [case.op for case in cases.ops()] == list(OPS)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tinyvae import zoo
-from tinyvae.bench import cases, job
+from tinyvae.bench import cases, job, measure, report
 from tinyvae.bench.cases import Case
 from tinyvae.bench.pool import Worker
 from tinyvae.bench.verify import WrongResult
@@ -119,6 +119,31 @@ def test_each_players_losses_are_judged(name):
         if np.isfinite(course.fall):
             with pytest.raises(WrongResult, match=f"{case}: the loss only fell"):
                 case.check({"losses": wrong}, np.float32)
+
+
+def test_rows_of_a_game_in_both_tables():
+    """In the README one line for each, and below the terminal's rows the floor of its products."""
+    times = {name: {"us": us, "spread": 0.1, "calls": 9} for name, us in (("numba", 5e4), ("torch", 7.5e4))}
+    step = {
+        "group": "players", "name": "GAN step", "use": "step", "dtype": "float32", "threads": 1, "bytes": 0,
+        "flops": cases.step_flops("gan"), "times": times,
+    }  # fmt: skip
+    machine = {"cpu": "A CPU", "cores": 1, "system": "Linux", "vectors": "avx2", "versions": {"tinyvae": "0.1.0"}}
+    results = {"machine": machine, "command": "tinyvae bench", "rates": {}, "rows": [step]}
+    line = "| GAN, one training step, batch 128 | 1.50: 50.00 ms, best peer 75.00 ms (torch) |"
+    assert line in report.table(results).splitlines()
+    results["rates"] = {"float32": {"1": {"fma": 1e11, "copy": 2e10}}}
+    floor = cases.step_flops("gan") / 1e11 * 1e3
+    expected = f"GAN step: 50.00 ms; best peer torch 75.00 ms, ratio 1.50; floor of its products {floor:.2f} ms"
+    assert expected in report.text(results).splitlines()
+
+
+def test_codes_have_no_layout_of_images():
+    """Of the peers in either layout a dense game takes part in one only; JAX in none."""
+    workers = {name: name for name in measure.PEERS["players"]}
+    found = {case.model: measure.peers_of(case, workers) for case in cases.players()}
+    assert found["aae"] == ["torch", "torch-compiled"]
+    assert found["gan"] == found["vae-gan"] == list(workers)
 
 
 SLOW = pytest.mark.slow

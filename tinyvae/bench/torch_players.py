@@ -1,5 +1,5 @@
 """Models of several players in PyTorch: the same networks, losses and batches, and a fused Adam for each player.
-It knows PyTorch and the shapes of the zoo's networks.
+It knows PyTorch, the shapes of the zoo's networks, and the constants of our models.
 
 As in `step`, all gradients are of one point: one forward, every player's way back with no product that nobody wants,
 then every Adam. The form of most tutorials, in which the discriminator moves first and judges the drawn images anew,
@@ -19,14 +19,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import datasets
+from ..models import aae, vaegan
+from ..models.adversarial import PLAYER_ADAM
 from .cases import LATENT, Case
 from .job import Job, Variant, step_job
 from .torch_steps import LR, networks
 
 SLOPE = 0.2
-GAMMA_LIKENESS, GAMMA_CODES = 0.01, 10.0
 CONSTANT = 0.5 * math.log(2 * math.pi)  # of a unit Gaussian, for each feature
-DCGAN = {"lr": 2e-4, "betas": (0.5, 0.999)}
+ADAM = {"lr": PLAYER_ADAM.lr, "betas": (PLAYER_ADAM.beta1, PLAYER_ADAM.beta2)}
 
 Losses = list[Any]
 Ways = dict[str, tuple[list[Any], list[Any] | None]]  # of each player: what it goes back from, with which gradients
@@ -73,7 +74,7 @@ class GAN:
 
     def __init__(self) -> None:
         self.generator, self.discriminator = generator(), nn.Sequential(features(), nn.Flatten(), *judge(3136, 256))
-        self.players = {"generator": ([self.generator], DCGAN), "discriminator": ([self.discriminator], DCGAN)}
+        self.players = {"generator": ([self.generator], ADAM), "discriminator": ([self.discriminator], ADAM)}
 
     def forward(self, x: Any, z: Any) -> tuple[Losses, Ways]:
         """Every player's loss, and what it goes back from."""
@@ -91,8 +92,8 @@ class VAEGAN:
         self.encoder, self.decoder = networks("conv-vae")[0], generator()
         self.features, self.head = features(), nn.Sequential(nn.Flatten(), *judge(3136, 256))
         self.players = {
-            "encoder": ([self.encoder], DCGAN), "decoder": ([self.decoder], DCGAN),
-            "discriminator": ([self.features, self.head], DCGAN),
+            "encoder": ([self.encoder], ADAM), "decoder": ([self.decoder], ADAM),
+            "discriminator": ([self.features, self.head], ADAM),
         }  # fmt: skip
 
     def forward(self, x: Any, eps: Any, z_p: Any) -> tuple[Losses, Ways]:
@@ -107,9 +108,9 @@ class VAEGAN:
         fooling, loss_d = real(on_recon) + real(on_drawn), real(on_x) + fake(on_recon) + fake(on_drawn)
         (like,) = torch.autograd.grad(likeness, [recon], retain_graph=True)
         fool, fool_drawn = torch.autograd.grad(fooling, [recon, drawn], retain_graph=True)
-        return [kl + likeness, GAMMA_LIKENESS * likeness + fooling, loss_d], {
+        return [kl + likeness, vaegan.GAMMA * likeness + fooling, loss_d], {
             "encoder": ([recon, kl], [like, torch.ones_like(kl)]),
-            "decoder": ([recon, drawn], [GAMMA_LIKENESS * like + fool, fool_drawn]),
+            "decoder": ([recon, drawn], [vaegan.GAMMA * like + fool, fool_drawn]),
             "discriminator": ([loss_d], None),
         }
 
@@ -125,7 +126,7 @@ class AAE:
         self.discriminator = nn.Sequential(*judge(LATENT, 256, 256))
         self.players = {
             "autoencoder": ([self.encoder, self.decoder], {"lr": LR}),
-            "discriminator": ([self.discriminator], {**DCGAN, "lr": LR}),
+            "discriminator": ([self.discriminator], ADAM),
         }
 
     def forward(self, x: Any, z_p: Any) -> tuple[Losses, Ways]:
@@ -133,7 +134,7 @@ class AAE:
         z = self.encoder(x)
         recon = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum") / len(x)
         on_codes = self.discriminator(z)
-        loss, loss_d = recon + GAMMA_CODES * real(on_codes), real(self.discriminator(z_p)) + fake(on_codes)
+        loss, loss_d = recon + aae.GAMMA * real(on_codes), real(self.discriminator(z_p)) + fake(on_codes)
         return [loss, loss_d], {"autoencoder": ([loss], None), "discriminator": ([loss_d], None)}
 
 
