@@ -14,12 +14,12 @@ MODELS = tuple(cases.PLAYER_MODELS.values())
 ROWS = 3
 
 
-def game(name, dtype="float64"):
+def game(name, dtype="float64", variant="torch"):
     """PyTorch's side."""
     pytest.importorskip("torch")
     from tinyvae.bench.torch_players import Game
 
-    return Game(name, dtype, job.Variant("torch"))
+    return Game(name, dtype, job.Variant.of(variant))
 
 
 def theirs(value):
@@ -92,6 +92,20 @@ def test_a_peers_step_moves_every_player():
         for was, p in zip(group, peer.parameters[name], strict=True):
             moved = (p.detach() - was).abs().max()
             assert 0.9 * lr < moved < 1.1 * lr  # Adam's first step
+
+
+@pytest.mark.parametrize("variant", ["torch-channels-last", pytest.param("torch-compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["gan", "vae-gan"])
+def test_every_variant_of_the_peer_takes_the_same_steps(name, variant):
+    """The losses of three steps, which the weights after two of them decide."""
+    torch = pytest.importorskip("torch")
+
+    found = []
+    for one in (game(name), game(name, variant=variant)):
+        torch.manual_seed(1)
+        feed = batches(ROWS)
+        found.append([[float(loss) for loss in one.step(next(feed))] for _ in range(3)])
+    np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 def batches(rows):

@@ -181,7 +181,9 @@ class Game:
         losses, found = self.find(self.images(pixels), *noise)
         for name, optimizer in self.optimizers.items():
             for parameter, grad in zip(self.parameters[name], found[name], strict=True):
-                parameter.grad = grad
+                # fused Adam walks through both as they lie in memory
+                alike = grad.stride() == parameter.stride()
+                parameter.grad = grad if alike else torch.empty_like(parameter).copy_(grad)
             optimizer.step()
         return losses
 
