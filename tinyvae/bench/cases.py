@@ -42,7 +42,7 @@ CHECK_STEPS = 25  # steps after which a loss must have fallen
 
 @dataclass(frozen=True)
 class Course:
-    """What the losses of a run's first steps must do: begin between `low` and `high`, and fall below `fall` times that."""
+    """What a player's first losses must do: begin between `low` and `high`, and fall below `fall` times the first."""
 
     low: float
     high: float
