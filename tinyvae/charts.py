@@ -184,14 +184,14 @@ def _apart(places: np.ndarray, distance: float) -> np.ndarray:
 
 FIGURE_TITLES = {
     "loss": "loss", "neg_elbo": "−ELBO", "recon": "reconstruction", "kl": "KL divergence", "rmse": "RMSE",
-    "loss_d": "the discriminator's loss", "loss_g": "the generator's loss", "d_real": "D(x), geometric mean",
-    "d_fake": "D(G(z)), geometric mean",
+    "loss_d": "the discriminator's loss", "loss_g": "the generator's loss", "d_real": "D of true ones",
+    "d_recon": "D of reconstructions", "d_fake": "D of made ones",
 }  # fmt: skip
 FIGURE_COLORS = {
     "loss": BLACK, "neg_elbo": PURPLE, "recon": BLUE, "kl": RED, "rmse": GREEN, "loss_d": BLUE, "loss_g": RED,
-    "d_real": BLUE, "d_fake": RED,
+    "d_real": BLUE, "d_recon": GREEN, "d_fake": RED,
 }  # fmt: skip
-UNITS = {"rmse": "pixels, 0 to 1", "d_real": "probability", "d_fake": "probability"}
+UNITS = {"rmse": "pixels, 0 to 1"} | dict.fromkeys(("d_real", "d_recon", "d_fake"), "geometric mean")
 PART_WORDS = {
     "train": "dashed: training, mean over the epoch",
     "validation": "dotted: validation, at its end",

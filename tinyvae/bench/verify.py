@@ -41,6 +41,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # options and lengths beside thos
     "importance_grad": [{"doubly": 1}],
     "batch_norm_grad": [{"add": 1}, {"no_grad_gamma": True, "no_grad_beta": True}, {"no_grad_x": True}],
     "layer_norm_grad": [{"add": 1}, {"no_grad_gamma": True, "no_grad_beta": True}, {"no_grad_x": True}],
+    "spectral_norm": [{"iterations": 3}],
+    "spectral_norm_grad": [{"add": 1}],
     "dropout": [{"rate": 0.0}],
 }
 
@@ -388,6 +390,25 @@ def _norm_grad(a: dict[str, Any], axis: int) -> Arrays:
     return along | {"grad_x": rstd * (g + means[0] + n * means[1])}
 
 
+def _spectral_norm(a: dict[str, Any]) -> Arrays:
+    """An iteration goes on with the errors of the one before; sigma and what it divides are as good as u is."""
+    size, u, terms_u = np.abs(a["weight"]), a["u"], np.abs(a["u"])
+    for _ in range(a["iterations"]):
+        turned = a["weight"] @ u
+        terms_v = size @ terms_u / np.linalg.norm(turned)
+        turned = turned / np.linalg.norm(turned) @ a["weight"]
+        sigma = np.linalg.norm(turned)
+        u, terms_u = turned / sigma, terms_v @ size / sigma
+    along = np.abs(u) @ terms_u
+    return {"v": terms_v, "u": terms_u, "sigma": np.array([sigma * along]), "normalised": size / sigma * along}
+
+
+def _spectral_norm_grad(a: dict[str, Any]) -> Arrays:
+    g = np.abs(a["grad_normalised"])
+    terms = (g + (g * np.abs(a["normalised"])).sum() * np.abs(np.outer(a["v"], a["u"]))) / a["sigma"]
+    return {"grad_weight": terms + np.abs(a["grad_weight"]) if a["add"] else terms}
+
+
 def _add_noise(a: dict[str, Any]) -> Arrays:
     radius = _normal({"counters": a["counters"], "stream": a["stream"], "out": a["y"]})["out"]
     return {"y": np.abs(a["x"]) + a["sigma"] * radius}
@@ -447,6 +468,8 @@ TERMS: dict[str, Callable[[dict[str, Any]], Arrays]] = {
     "batch_norm_grad": lambda a: _norm_grad(a, 0),
     "layer_norm": lambda a: _norm(a, 1),
     "layer_norm_grad": lambda a: _norm_grad(a, 1),
+    "spectral_norm": _spectral_norm,
+    "spectral_norm_grad": _spectral_norm_grad,
     "add_noise": _add_noise,
     "adam": _adam,
     "sgd": _sgd,

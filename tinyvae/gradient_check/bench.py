@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..device import open_device
 from ..errors import TinyvaeError
 from ..kernels import OPS
-from ..layers import Latent, Layer, Likelihood, Shape, Site
+from ..layers import Latent, Layer, Likelihood, Shape, Site, SpectralNorm
 from ..layers.likelihood import LikelihoodTwin
 from ..params import ParamTable
 
@@ -129,6 +129,19 @@ def pieces(layer: Layer) -> list[Layer]:
     return [leaf for _, leaf in layer.walk("layer")]
 
 
+def settle(parts: Mapping[str, Layer], table: ParamTable) -> None:
+    """Brings the power iterations of these parts to their end, which training only comes near.
+
+    Backward holds the vectors of spectral normalisation constant. At the end, the singular vectors, that is the whole
+    derivative; on the way there, differences would see the vectors move with the weight as well.
+    """
+    for part, layer in parts.items():
+        for path, leaf in layer.walk(part):
+            if isinstance(leaf, SpectralNorm):
+                u, weight = table.view(f"{path}.u"), table.device.get(table.view(f"{path}.inner.weight"))
+                table.device.put(np.linalg.svd(weight.reshape(-1, u.size))[2][0].astype(table.dtype), u)
+
+
 def twins_below(twin: Any) -> list[Any]:
     """The twin and every twin inside it."""
     return [twin] + [t for inner in getattr(twin, "twins", ()) for t in twins_below(inner)]
@@ -159,6 +172,7 @@ class LayerBench:
         self.clock = Clock(self.device, 1, latents[0].latent_dim if latents else 0, seed)
         self.clock.set(step=STEP_OF_NOISE)
         self._shake()
+        settle({"layer": layer}, self.table)
         ops = kernels.load(device, unchecked=True)
         self.site = Site(
             self.table, ops, self.clock, batch, need_grad_x=need_grad_x, weight_grad=weight_grad, samples=samples,

@@ -45,6 +45,29 @@ def running_statistics(device: str) -> str:
     return f"mean {mean[0]:.2f}, {mean[1]:.2f}; variance {var[0]:.2f}, {var[1]:.2f}"
 
 
+def unit_spectral_norm(device: str) -> str:
+    """The largest singular value of W / sigma comes to 1, from a first step that is at most a few times too large.
+
+    A zero weight stays zero, and u with it.
+    """
+    run, rng = Runner(device), np.random.default_rng(5)
+    shapes, worst = {"v": (30,), "sigma": (1,), "normalised": (30, 20)}, 0.0
+    for scale in (1e-6, 1.0, 1e4):
+        weight, u = scale * rng.standard_normal((30, 20)), rng.uniform(-1, 1, 20)
+        first = float(np.linalg.svd(run("spectral_norm", weight, 1, u, **shapes)[3], compute_uv=False)[0])
+        require(1 - 1e-12 <= first <= 3, f"after one iteration the largest singular value is {first:.3g}, not 1 … 3")
+        u, v, sigma, normalised = run("spectral_norm", weight, 400, u, **shapes)
+        largest = np.linalg.svd(normalised, compute_uv=False)[0]
+        require(bool(abs(largest - 1) <= 1e-6), f"the largest singular value of W / sigma is {largest:.7g}, not 1")
+        require(bool(abs(v @ weight @ u / sigma[0] - 1) <= 1e-12), "sigma is not vᵀ W u")
+        worst = max(worst, first)
+    given = rng.uniform(-1, 1, 20)
+    u, _, sigma, normalised = run("spectral_norm", np.zeros((30, 20)), 2, given, **shapes)
+    good = not normalised.any() and np.array_equal(u, given) and sigma[0] == 1
+    require(bool(good), "a zero weight must stay as it is: sigma 1, u the one that came in")
+    return f"1; {worst:.2f} after one iteration"
+
+
 def _counters(step: int = 3, cursor: int = 0) -> np.ndarray:
     counters = np.zeros(COUNTERS, np.uint64)
     counters[[STEP, SEED, CURSOR]] = step, 11, cursor
@@ -139,3 +162,4 @@ LAYER_MEANINGS: tuple[Meaning, ...] = (
     Meaning("importance weights by hand", ("importance_weights",), weights_by_hand),
     Meaning("importance weighted loss", ("importance_objective",), importance_loss),
 )
+UNIT_NORM = Meaning("largest singular value", ("spectral_norm", "SpectralNorm"), unit_spectral_norm)

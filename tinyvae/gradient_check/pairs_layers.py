@@ -60,6 +60,31 @@ def _frozen_arrays(rng: np.random.Generator, size: int) -> Arrays:
     return x, gamma, mean, rng.uniform(0.1, 2, mean.shape)
 
 
+def _spectral(run: Runner) -> tuple[Plain, Plain, None]:
+    """W / sigma with power iteration at its end, where the derivative that holds u and v constant is the whole one."""
+
+    def normalise(weight: np.ndarray, u: np.ndarray) -> Arrays:
+        K, N = weight.shape
+        return run("spectral_norm", weight, 25, u, v=(K,), sigma=(1,), normalised=(K, N))
+
+    def forward(weight: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return normalise(weight, u)[3]
+
+    def backward(grad_y: np.ndarray, weight: np.ndarray, u: np.ndarray) -> np.ndarray:
+        u, v, sigma, normalised = normalise(weight, u)
+        return run("spectral_norm_grad", grad_y, normalised, u, v, sigma, 0, grad_weight=weight.shape)
+
+    return forward, backward, None
+
+
+def _spectral_arrays(rng: np.random.Generator, size: int) -> Arrays:
+    """A singular value of about 3 and others under 1, so that 25 iterations are enough."""
+    K, N = ((1, 3), (5, 4), (7, 2))[size]
+    left, right = rng.standard_normal(K), rng.standard_normal(N)
+    large = 3 * np.outer(left, right) / np.linalg.norm(left) / np.linalg.norm(right)
+    return large + 0.2 * rng.uniform(-1, 1, (K, N)), rng.standard_normal(N)
+
+
 def _counters() -> np.ndarray:
     counters = np.zeros(COUNTERS, np.uint64)
     counters[[STEP, SEED]] = 3, 5
@@ -167,6 +192,7 @@ LAYER_PAIRS: tuple[Pair, ...] = (
     norm_pair("batch_norm", 0),
     norm_pair("layer_norm", 1),
     Pair("batch_norm_frozen", ("batch_norm_frozen",), _frozen, _frozen_arrays, ("x", "gamma")),
+    Pair("spectral_norm", ("spectral_norm", "spectral_norm_grad"), _spectral, _spectral_arrays, ("weight",)),
     noise_pair("dropout", (0.4, 1 / 0.6), True),
     noise_pair("add_noise", (0.5,), False),
     Pair("add", ("add",), _add, _two, ("a", "b")),

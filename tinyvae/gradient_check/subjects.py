@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..models import Batch, Model, Player
-from .bench import STEP_OF_NOISE, LayerBench
+from .bench import STEP_OF_NOISE, LayerBench, settle
 from .differences import Subject
 
 SCALES = (1.0, 100.0)
@@ -195,6 +195,7 @@ class ModelSubject(Subject):
         self.name, self.where = f"{type(model).__name__} {model.image_shape}", f"batch {rows}"
         self.rng = np.random.default_rng((seed, 13))
         model.clock.set(step=STEP_OF_NOISE)
+        settle(model.parts, model.table)
         weights = model.clock.kl_weight
         model.device.put(self.rng.uniform(0.3, 1.7, weights.shape), weights)  # beta other than 1, unequal
         self.rows_of: Batch = model.batch("train", rows)
@@ -211,15 +212,20 @@ class ModelSubject(Subject):
     def put(self, name: str, value: np.ndarray) -> None:
         self.model.device.put(value, self.model.table.view(name))
 
-    def outputs(self) -> np.ndarray:
+    def restore(self) -> None:
+        """State as it was at first: every forward pass may move it."""
         if self.state.size:
             self.model.device.put(self.state, self.model.table.state)
+
+    def outputs(self) -> np.ndarray:
         if len(self.model.players) == 1:
+            self.restore()
             return np.array([self.model.surrogate(self.rows_of, self.frozen)])
         return np.array([self.loss()])  # each player has a loss of its own
 
     def loss(self) -> float:
         """The loss itself, whatever is differenced."""
+        self.restore()
         self.model.loss(self.rows_of)
         return self.model.loss_of(self.player, self.rows_of)
 
@@ -235,7 +241,6 @@ class ModelSubject(Subject):
     def gradients(self, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         for name in self.arrays:
             self.model.device.fill(self.model.table.grad(name), np.nan)
-        if self.state.size:
-            self.model.device.put(self.state, self.model.table.state)
+        self.restore()
         self.model.loss_and_grad(self.player, self.rows_of)
         return {name: self.model.device.get(self.model.table.grad(name)) for name in self.arrays}

@@ -38,6 +38,7 @@ from ..layers import (
     Residual,
     Sequential,
     SiLU,
+    SpectralNorm,
     Upsample,
     WithLabel,
 )
@@ -46,7 +47,7 @@ from .bench import Runner
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
 from .meaning import MEANINGS, Meaning, MeaningError
-from .meaning_layers import LAYER_MEANINGS
+from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
 from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
@@ -229,6 +230,16 @@ def further_cases() -> Iterator[LayerCase]:
         places=("add", "Residual", *DENSE_OPS),
     )  # fmt: skip
     yield LayerCase(lambda: Residual(Residual(Dense(3, 3, "elu"))), (3,), 2, places=("add", "Residual", *DENSE_OPS))
+    spectral = ("spectral_norm", "spectral_norm_grad", "SpectralNorm")
+    yield LayerCase(lambda: SpectralNorm(Dense(5, 4, "tanh")), (5,), places=(*spectral, *DENSE_OPS))
+    yield LayerCase(lambda: SpectralNorm(Dense(3, 1, bias=False), 2), (3,), 2, places=(*spectral, *DENSE_OPS))
+    yield LayerCase(
+        lambda: Sequential(
+            SpectralNorm(Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "leaky_relu")),
+            SpectralNorm(ConvTranspose2d(3, 2, 3, (7, 3), 2, 1)), Flatten(), SpectralNorm(Dense(42, 1)),
+        ),
+        (2, 4, 2), places=(*spectral, "Sequential", "bias_grad", *DENSE_OPS, *CONV_OPS),
+    )  # fmt: skip
     labels = ("concat_label", "concat_label_grad", "WithLabel", *DENSE_OPS)
     yield LayerCase(lambda: WithLabel(Dense(9, 4, "tanh")), ((3, 2, 1), (3,)), places=labels)
     for factor in (2, 3):
@@ -308,7 +319,7 @@ def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[
     ops += [_of_meaning("op", m) for m in (*OP_MEANINGS, *LAYER_MEANINGS, AIM)]
     every = [
         *ops,
-        *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS)),
+        *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS, UNIT_NORM)),
         *(case.check() for case in (*layer_cases(), *further_cases())),
         *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
         *(_of_model(name, "gaussian", True) for name in zoo.CORRIDORS),

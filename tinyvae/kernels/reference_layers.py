@@ -9,6 +9,8 @@ from ..clock import CURSOR, SEED, STEP
 from .reference import _bits, _row_starts
 from .reference import philox_normal as _philox_normal
 
+LEAST_LENGTH = 1e-12  # of W u: a weight under it is as good as zero, and stays as it is
+
 # ---------------------------------------------------------------------------------------------- normalisation
 
 
@@ -81,6 +83,40 @@ def layer_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, gr
         along, total = (grad_y * n).sum(axis=0), grad_y.sum(axis=0)
         grad_gamma[...] = grad_gamma + along if add else along
         grad_beta[...] = grad_beta + total if add else total
+
+
+def spectral_norm(weight, iterations, u, v, sigma, normalised):
+    """normalised = W / sigma, sigma = vᵀ W u the largest singular value of W as power iteration finds it:
+
+    v ← W u / |W u|,  u ← Wᵀ v / |Wᵀ v|, `iterations` times, then sigma = |Wᵀ v| = vᵀ W u.
+    sigma is never above the largest singular value, nor below |W u| / |u| of the u that came in. Where that is 0 there
+    is nothing to divide by: u stays, v = 0, sigma = 1. Miyato et al. 2018, algorithm 1, whose W is the transpose of
+    this one. weight, normalised: (K, N). u: (N,), of any length when it comes in, 1 afterwards. v: (K,). sigma: (1,).
+    """
+    v[...], sigma[...] = 0, 1
+    for _ in range(iterations):
+        turned = weight @ u
+        length = np.linalg.norm(turned)
+        if not length > LEAST_LENGTH * np.linalg.norm(u):
+            break
+        v[...] = turned / length
+        turned = v @ weight
+        sigma[...] = np.linalg.norm(turned)
+        u[...] = turned / sigma
+    normalised[...] = weight / sigma
+
+
+def spectral_norm_grad(grad_normalised, normalised, u, v, sigma, add, grad_weight):
+    """grad_weight = (grad_normalised − <grad_normalised, normalised> v uᵀ) / sigma, <a, b> = Σ a · b.
+
+    With u and v held constant sigma = vᵀ W u has the derivative v uᵀ, and d(W / sigma) = (dW − W/sigma · d sigma) /
+    sigma. Where u and v are the singular vectors nothing is held back: sigma has its maximum over u and v there.
+    Miyato et al. 2018, section 2.3. grad_normalised, normalised, grad_weight: (K, N), the last added to with add = 1.
+    u: (N,). v: (K,). sigma: (1,).
+    """
+    along = (grad_normalised * normalised).sum()
+    grad = (grad_normalised - along * np.outer(v, u)) / sigma
+    grad_weight[...] = grad_weight + grad if add else grad
 
 
 # ---------------------------------------------------------------------------------------------- noise

@@ -22,6 +22,10 @@ def _random(**options: Any) -> dict[str, dict[str, Any]]:
     return three_examples({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": 784}, stream=16, **options)
 
 
+def _matrix(**options: Any) -> dict[str, dict[str, Any]]:
+    return three_examples({"K": 2, "N": 1}, {"K": 37, "N": 67}, {"K": 1024, "N": 128}, **options)
+
+
 def _label() -> dict[str, dict[str, Any]]:
     return three_examples(
         {"B": 1, "R": 1, "N": 1, "M": 1, "N+M": 2}, {"B": 3, "R": 6, "N": 37, "M": 5, "N+M": 42},
@@ -50,6 +54,12 @@ def _order_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | No
     return None
 
 
+def _iterations_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    if options["iterations"] < 1 or options["iterations"] % 1:
+        return f"iterations={options['iterations']!r} must be a whole number of at least 1"
+    return None
+
+
 def _blocks_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
     for small, large in (("H", "OH"), ("W", "OW")):
         if dims[small] < 1 or dims[large] % dims[small]:
@@ -66,6 +76,7 @@ NORM_GRADS = (
     Arg("add", "option", (), "flag"), Arg("grad_gamma", "out", ("C",), optional=True),
     Arg("grad_beta", "out", ("C",), optional=True), Arg("grad_x", "out", ("R", "C"), optional=True),
 )  # fmt: skip
+U, V = Arg("u", "in", ("N",)), Arg("v", "in", ("K",))
 COUNTERS_IN = Arg("counters", "in", (str(COUNTERS),), "uint64", draw="counters")
 STREAM = Arg("stream", "option", (), "number")
 DRAWN_X, DRAWN_Y = Arg("x", "in", ("R", "width")), Arg("y", "out", ("R", "width"))
@@ -99,6 +110,20 @@ TABLE = (
     Op(
         "layer_norm_grad", (X, ROW_MEAN, ROW_RSTD, COLUMN["gamma"], GRAD_Y, *NORM_GRADS),
         _norm(add=0), per("R", "C", cost=11), 8, ("R", "C"),
+    ),
+    Op(
+        "spectral_norm",
+        (Arg("weight", "in", ("K", "N")), Arg("iterations", "option"), Arg("u", "inout", ("N",)),
+         Arg("v", "out", ("K",)), Arg("sigma", "out", ("1",)), Arg("normalised", "out", ("K", "N"))),
+        _matrix(iterations=1), lambda d: (4.0 * d["iterations"] + 1) * d["K"] * d["N"], 8, ("K", "N"),
+        rule=_iterations_rule,
+    ),
+    Op(
+        "spectral_norm_grad",
+        (Arg("grad_normalised", "in", ("K", "N")), Arg("normalised", "in", ("K", "N")), U, V,
+         Arg("sigma", "in", ("1",), draw="positive"), Arg("add", "option", (), "flag"),
+         Arg("grad_weight", "out", ("K", "N"))),
+        _matrix(add=0), per("K", "N", cost=6), 8, ("K", "N"),
     ),
     Op(
         "dropout",

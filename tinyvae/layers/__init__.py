@@ -20,10 +20,12 @@ from .likelihood_kinds import (
 from .noise import Corrupt, Dropout
 from .normalise import BatchNorm, LayerNorm
 from .reshape import Flatten, Reshape
+from .spectral import SpectralNorm
 
 __all__ = [
     "Activation", "BatchNorm", "Bernoulli", "Categorical", "ContinuousBernoulli", "Conv2d", "ConvTranspose2d",
     "Corrupt", "Dense", "DiscretizedLogistic", "Dropout", "Flatten", "Gate", "Gaussian", "GaussianOptimal",
     "GaussianPixel", "GaussianScalar", "ImportanceLatent", "Latent", "Layer", "LayerNorm", "Likelihood", "Prior",
-    "Reshape", "Residual", "Sequential", "Shape", "SiLU", "Site", "Twin", "Upsample", "WithLabel", "make_likelihood",
+    "Reshape", "Residual", "Sequential", "Shape", "SiLU", "Site", "SpectralNorm", "Twin", "Upsample", "WithLabel",
+    "make_likelihood",
 ]  # fmt: skip

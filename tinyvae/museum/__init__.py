@@ -3,12 +3,13 @@ It knows mistakes and checks; nothing in the program knows of it."""
 
 from .catch import catch, checks_for, find
 from .exhibit import Exhibit, planted
+from .further_layers import FURTHER_LAYERS
 from .gradients import GRADIENTS
 from .machinery import MACHINERY
 from .objectives import OBJECTIVES
 from .plain import WrongFunction, wrong_functions
 
-EXHIBITS: tuple[Exhibit, ...] = (*GRADIENTS, *OBJECTIVES, *MACHINERY)
+EXHIBITS: tuple[Exhibit, ...] = (*GRADIENTS, *FURTHER_LAYERS, *OBJECTIVES, *MACHINERY)
 
 
 def exhibit(name: str) -> Exhibit:
@@ -21,6 +22,7 @@ def exhibit(name: str) -> Exhibit:
 
 __all__ = [
     "EXHIBITS",
+    "FURTHER_LAYERS",
     "GRADIENTS",
     "MACHINERY",
     "OBJECTIVES",
