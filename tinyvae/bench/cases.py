@@ -36,7 +36,7 @@ TRANSPOSED_OPS = {"forward": "conv2d_grad_x", "grad_x": "conv2d", "grad_w": "con
 
 STEP_MODELS = {"dense step": "vae", "conv step": "conv-vae"}
 PLAYER_MODELS = {"GAN step": "gan", "VAE-GAN step": "vae-gan", "AAE step": "aae"}
-CODE_JUDGE: tuple[Layer, ...] = ((LATENT, 256), (256, 256), (256, 1))
+CODE_JUDGE: tuple[Layer, ...] = ((LATENT, 400), (400, 400), (400, 1))
 CHECK_STEPS = 25  # steps after which a loss must have fallen
 
 

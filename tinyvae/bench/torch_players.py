@@ -123,7 +123,7 @@ class AAE:
     def __init__(self) -> None:
         encoder, self.decoder = networks("vae")
         self.encoder = nn.Sequential(*encoder[:-1], nn.Linear(400, LATENT))
-        self.discriminator = nn.Sequential(*judge(LATENT, 256, 256))
+        self.discriminator = nn.Sequential(*judge(LATENT, 400, 400))
         self.players = {
             "autoencoder": ([self.encoder, self.decoder], {"lr": LR}),
             "discriminator": ([self.discriminator], ADAM),
