@@ -240,8 +240,39 @@ def run_all(runs: Sequence[Run], work: Path, threads: int, jobs: int = 1, anomal
         list(pool.map(start, runs))
 
 
+def step_seconds(run: Run, warm: int = 20, count: int = 60) -> dict[str, Any]:
+    """The median time of a training step, and what all steps of the run come to at that."""
+    import time
+
+    import numpy as np
+
+    from tinyvae import zoo
+    from tinyvae.config import TrainConfig
+    from tinyvae.step import Feed, Step
+
+    feed = Feed(model := zoo.build(run.model, latent_dim=LATENT), load(run.data, run.limit).train_images)
+    step, times = Step(model, feed, TrainConfig()), []
+    for _ in range(warm + count):
+        start = time.perf_counter()
+        step.run()
+        times.append(time.perf_counter() - start)
+    each = float(np.median(times[warm:]))
+    return {"step": each, "seconds": each * step.per_epoch * run.epochs}
+
+
+def time_all(runs: Sequence[Run], work: Path, threads: int) -> None:
+    """seconds.json in the folder of each run: one after the other, with the machine to themselves."""
+    from tinyvae.config import THREAD_VARIABLES
+
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    for run in runs:
+        if not (run.folder(work) / "seconds.json").exists():
+            command = [sys.executable, str(Path(__file__).resolve()), str(work), *map(str, run), "--time"]
+            subprocess.run(command, env=environment, check=True)
+
+
 def row_of(run: Run, work: Path) -> dict[str, Any]:
-    """Everything that is known of a run: figures, anomalies, the log's last epoch, seconds."""
+    """Everything that is known of a run: figures, anomalies, the log's last epoch, the seconds of its steps."""
     from tinyvae import training
 
     folder = run.folder(work)
@@ -250,7 +281,8 @@ def row_of(run: Run, work: Path) -> dict[str, Any]:
         row |= json.loads((folder / "anomalies.json").read_text("utf-8"))
     if rows := training.read_rows(folder / training.METRICS):
         row |= {"train": rows[-1]["train"], "test": rows[-1]["test"]}
-        row["seconds"] = round(sum(r["seconds"] for r in rows), 1)
+    if (folder / "seconds.json").exists():
+        row["seconds"] = json.loads((folder / "seconds.json").read_text("utf-8"))["seconds"]
     return row
 
 
@@ -269,5 +301,10 @@ if __name__ == "__main__":  # one run, in the process that run_all started for i
     parser.add_argument("work", type=Path)
     parser.add_argument("run", nargs=5)
     parser.add_argument("--anomalies", action="store_true")
+    parser.add_argument("--time", action="store_true")
     given = parser.parse_args()
-    run_one(Run(*given.run[:2], *map(int, given.run[2:])), given.work, given.anomalies)
+    chosen = Run(*given.run[:2], *map(int, given.run[2:]))
+    if given.time:
+        kept_in(chosen.folder(given.work) / "seconds.json", lambda: step_seconds(chosen))
+    else:
+        run_one(chosen, given.work, given.anomalies)

@@ -102,7 +102,7 @@ def test_cases_survive_json_and_cover_the_three_uses():
             assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
             names.setdefault(case.name, []).append(case.use)
         assert all(uses == ["forward", "grad_x", "grad_w"] for uses in names.values())
-    assert [len(cases.CASES[g]()) for g in ("products", "convs", "steps")] == [30, 21, 2]
+    assert [len(cases.CASES[g]()) for g in ("products", "convs", "steps", "players")] == [30, 21, 2, 3]
     assert [case.op for case in cases.ops()] == list(OPS)
 
 
@@ -132,8 +132,8 @@ def test_a_planted_wrong_result_stops_ours_and_drops_a_peer():
     ("losses", "sentence"),
     [
         ([550, np.nan], "a loss is not finite"),
-        ([90, 80], "the first loss is 90.0, not 500 to 700 nats"),
-        ([550] * 9, "the loss only fell from 550.0 to 550.0 nats"),
+        ([90, 80], "the first loss is 90.00, not 500 to 700 nats"),
+        ([550] * 9, "the loss only fell from 550.00 to 550.00 nats"),
     ],
 )
 def test_losses_that_no_training_gives(losses, sentence):
@@ -150,7 +150,7 @@ def test_verification_notices_a_wrong_op(monkeypatch):
     said = []
     column = dict(kernels.COLUMNS["numpy"])
     monkeypatch.setitem(kernels.COLUMNS, "numpy", column)
-    for name in ("products", "convs", "steps"):
+    for name in ("products", "convs", "steps", "players"):
         monkeypatch.setattr(cases, name, lambda: [])
     monkeypatch.setattr(main, "ops_of", lambda device: ["dense", "scale_rows"])
     assert main.verify_all("numpy", "float32", said.append)

@@ -235,7 +235,8 @@ def add_bench(commands: Any) -> None:
     option = bench.add_argument
     option(
         "--only", type=names, default=(), metavar="G[,G…]",
-        help="products, convs, steps, ops, startup; on cuda memory, products, convs, steps, training (default all)",
+        help="products, convs, steps, players, ops, startup; on cuda memory, products, convs, steps, training "
+        "(default all)",
     )  # fmt: skip
     option("--threads", type=integers, default=(), metavar="N[,N…]", help="thread counts (default 1 and all cores)")
     option("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default float32)")

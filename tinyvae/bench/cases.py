@@ -3,7 +3,8 @@ It knows shapes and costs; who computes a case, and how fast, is for others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ from ..kernels import IDENTITY, OPS, output_size
 from . import verify
 from .verify import Arrays, WrongResult
 
-GROUPS = ("products", "convs", "steps", "ops", "startup")
+GROUPS = ("products", "convs", "steps", "players", "ops", "startup")
 BATCH = 128
 LATENT = 20
 
@@ -34,8 +35,29 @@ CONV_OPS = {"forward": "conv2d", "grad_x": "conv2d_grad_x", "grad_w": "conv2d_gr
 TRANSPOSED_OPS = {"forward": "conv2d_grad_x", "grad_x": "conv2d", "grad_w": "conv2d_grad_w"}
 
 STEP_MODELS = {"dense step": "vae", "conv step": "conv-vae"}
-CHECK_STEPS = 25  # steps after which the loss must have fallen
-FIRST_LOSS = (500.0, 700.0)  # nats: small random logits cost a little more than 784·ln 2 = 543
+PLAYER_MODELS = {"GAN step": "gan", "VAE-GAN step": "vae-gan", "AAE step": "aae"}
+CODE_JUDGE: tuple[Layer, ...] = ((LATENT, 400), (400, 400), (400, 1))
+CHECK_STEPS = 25  # steps after which a loss must have fallen
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a player's first losses must do: begin between `low` and `high`, and fall below `fall` times the first."""
+
+    low: float
+    high: float
+    fall: float = math.inf
+
+
+ELBO = Course(500.0, 700.0, 0.6)  # nats: small random logits cost a little more than 784·ln 2 = 543
+# A judge that does not know yet says one half: ln 2 = 0.69 for each kind of input.
+COURSES = {  # of each player, in the model's order
+    "vae": (ELBO,),
+    "conv-vae": (ELBO,),
+    "gan": (Course(0.55, 0.85), Course(1.25, 1.55, 0.6)),
+    "vae-gan": (Course(2880, 3000), Course(30.0, 32.0), Course(1.9, 2.25, 0.6)),  # 3136·ln(2π)/2 = 2882 nats
+    "aae": (ELBO, Course(1.25, 1.55, 0.6)),
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +118,7 @@ class Case:
     def check(self, got: Arrays, dtype: Any, tf32: bool = False) -> None:
         """A WrongResult unless what a library made of the arguments is within the bound of the float64 reference."""
         if not self.op:
-            check_losses(str(self), got["losses"])
+            check_losses(str(self), got["losses"], COURSES[self.model])
             return
         want, magnitudes = expected(self.op, tuple(self.lengths.items()), dtype)
         depth = OPS[self.op].depth(self.lengths)
@@ -116,13 +138,15 @@ def expected(op: str, lengths: tuple[tuple[str, Any], ...], dtype: Any) -> tuple
     return verify.call_reference(op, verify.widened(arguments)), verify.magnitudes(op, arguments)
 
 
-def check_losses(name: str, losses: np.ndarray) -> None:
-    """A WrongResult unless the losses of a run's first steps are finite, begin where they must, and fall."""
+def check_losses(name: str, losses: np.ndarray, courses: Sequence[Course] = (ELBO,)) -> None:
+    """A WrongResult unless the losses (steps, players) of a run's first steps are finite, begin where they must, and
+    fall where that is sure: the five lowest count, as a player's loss may leap when another has answered."""
     verify.require(bool(np.isfinite(losses).all()), f"{name}: a loss is not finite")
-    low, high = FIRST_LOSS
-    verify.require(low < losses[0] < high, f"{name}: the first loss is {losses[0]:.1f}, not {low:g} to {high:g} nats")
-    fallen = losses[-5:].mean()
-    verify.require(fallen < 0.6 * losses[0], f"{name}: the loss only fell from {losses[0]:.1f} to {fallen:.1f} nats")
+    for found, course in zip(losses.reshape(len(losses), -1).T, courses, strict=True):
+        first, low = found[0], np.sort(found)[:5].mean()
+        begins = f"{name}: the first loss is {first:.2f}, not {course.low:g} to {course.high:g} nats"
+        verify.require(course.low < first < course.high, begins)
+        verify.require(low < course.fall * first, f"{name}: the loss only fell from {first:.2f} to {low:.2f} nats")
 
 
 # ---------------------------------------------------------------------------------------------- the lists
@@ -182,14 +206,35 @@ def ops() -> list[Case]:
     return [Case("ops", name, "call", name, op.examples["model"]) for name, op in OPS.items()]
 
 
-CASES = {"products": products, "convs": convs, "steps": steps, "ops": ops}
+def players() -> list[Case]:
+    """A whole training step of each model with a discriminator, all players of it, at batch 128."""
+    return [Case("players", name, "step", model=model) for name, model in PLAYER_MODELS.items()]
+
+
+CASES = {"products": products, "convs": convs, "steps": steps, "players": players, "ops": ops}
 
 
 def step_flops(model: str, batch: int = BATCH) -> float:
-    """Operations of the products in one step: each layer forward, to the weight, and to x but for the first layer."""
-    dense = [OPS["dense"].flops(dense_lengths(batch, layer)) for layer in DENSE_VAE]
-    if model == "vae":
-        return 3 * sum(dense) - dense[0]
-    dense = [OPS["dense"].flops(dense_lengths(batch, layer)) for layer in CONV_VAE_DENSE]
+    """Operations of the products in one step: each layer forward, to the weight, and to x but for the first layer.
+
+    Of several players, each goes back through what it judges or is judged by, but to no gradient that it does not want.
+    """
+
+    def dense(layers: Sequence[Layer]) -> list[float]:
+        return [OPS["dense"].flops(dense_lengths(batch, layer)) for layer in layers]
+
     convolutions = [OPS["conv2d"].flops(conv_lengths(batch, stage)) for stage in CONV_VAE]
-    return 3 * (sum(dense) + 2 * sum(convolutions)) - convolutions[0]
+    image, conv_dense, code = convolutions[0], dense(CONV_VAE_DENSE), dense([(LATENT, 3136)])[0]
+    autoencoder, features = dense(DENSE_VAE), sum(convolutions)
+    encoder, generator = features + sum(conv_dense[:2]), code + features
+    judge, code_judge = features + sum(dense([(3136, 256), (256, 1)])), dense(CODE_JUDGE)
+    plain = dense([(784, 400), (400, LATENT), *DENSE_VAE[2:]])
+    return {
+        "vae": 3 * sum(autoencoder) - autoencoder[0],
+        "conv-vae": 3 * (sum(conv_dense) + 2 * features) - image,
+        # forward once; the judge on two kinds of images to its weights, and once more to the drawn image's pixels
+        "gan": 3 * generator - code + 7 * judge - 2 * image,
+        # the decoder: forward twice, twice to weights and codes, and once more for the encoder, to the codes
+        "vae-gan": 3 * encoder - image + 7 * generator - 2 * code + 11 * judge - 3 * image + features,
+        "aae": 3 * sum(plain) - plain[0] + 7 * sum(code_judge) - 2 * code_judge[0],
+    }[model]

@@ -26,7 +26,7 @@ def losses(model: str, device: str, dtype: str, steps: int) -> np.ndarray:
     found = []
     for _ in range(steps):
         step()
-        found.append(loss())
+        found.append(loss()[0])
     return np.array(found)
 
 

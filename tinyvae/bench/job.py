@@ -81,8 +81,9 @@ def burst(job: Job, calls: int, wait: Call, record: Callable[[Call], Call] | Non
     return Job(run, job.result, calls=calls, once=job.run)
 
 
-def step_job(run: Callable[[], Any], loss: Callable[[], float]) -> Job:
-    """A training step. Its result is the losses of the run's first steps: the one made before it is asked, and more."""
+def step_job(run: Callable[[], Any], loss: Callable[[], float | list[float]]) -> Job:
+    """A training step. Its result is the losses of the run's first steps, of a game one of each player: those of the
+    step made before it is asked, and more."""
 
     def losses() -> Arrays:
         found = [loss()]
@@ -102,8 +103,10 @@ def build(library: str, case: Case, dtype: str, threads: int) -> Job:
 
         return jax_step(case.model, dtype)
     if variant.library == "torch":
-        from . import torch_ops, torch_steps
+        from . import torch_ops, torch_players, torch_steps
 
+        if case.group == "players":
+            return torch_players.torch_players(case, dtype, threads, variant)
         if case.model:
             return torch_steps.torch_step(case, dtype, threads, variant)
         return torch_ops.torch_job(case, dtype, threads, variant)

@@ -51,16 +51,16 @@ def verify_all(device: str, dtype: str, say: Say) -> bool:
     require_choice("--device", device, tuple(COLUMNS))
     open_device(device)
     kind, wrong = np.dtype(dtype).type, 0
-    every = [*cases.products(), *cases.convs()]
+    every, steps = [*cases.products(), *cases.convs()], [*cases.steps(), *cases.players()]
     checks: list[tuple[str, Callable[[], None]]] = [(name, _op_check(name, device, kind)) for name in ops_of(device)]
-    checks += [(str(case), _case_check(case, device, dtype)) for case in [*every, *cases.steps()]]
+    checks += [(str(case), _case_check(case, device, dtype)) for case in [*every, *steps]]
     for name, check in checks:
         try:
             check()
         except WrongResult as error:
             wrong += 1
             say(f"{name}: WRONG: {error}")
-    groups = f"{len(ops_of(device))} ops, {len(every)} products and convolutions, {len(cases.steps())} training steps"
+    groups = f"{len(ops_of(device))} ops, {len(every)} products and convolutions, {len(steps)} training steps"
     say(f"{groups}: {wrong} wrong ({device}, {dtype})" if wrong else f"{groups} verified ({device}, {dtype})")
     return not wrong
 

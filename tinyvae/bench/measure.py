@@ -19,6 +19,7 @@ PEERS = {
     "products": ("numpy", "torch"),
     "convs": ("torch", "torch-channels-last"),
     "steps": ("torch", "torch-channels-last", "torch-compiled", "torch-channels-last-compiled", "jax"),
+    "players": ("torch", "torch-channels-last", "torch-compiled", "torch-channels-last-compiled"),
     "ops": ("numpy",),
 }
 STEP_TURN = 0.2  # seconds: a step has more to vary than a product
@@ -72,7 +73,7 @@ def measure_rates(worker: Contestant, dtype: str, effort: Effort) -> dict[str, f
 
 def peers_of(case: Case, workers: dict[str, Worker]) -> list[Contestant]:
     """Ourselves and the peers that take part in a case: a dense network has no layout of images."""
-    dense = case.model == "vae"
+    dense = case.model in ("vae", "aae")
     return [w for name, w in workers.items() if not (dense and "channels-last" in name)]
 
 
@@ -90,6 +91,6 @@ def measure_group(
         rates = measure_rates(workers[OURS], dtype, Effort(min(3, effort.rounds), effort.turn))
         for case in cases.CASES[group]():
             say(f"{group}, {threads} thread{'s' if threads > 1 else ''}: {case}")
-            turn = Effort(effort.rounds, max(effort.turn, STEP_TURN)) if group == "steps" else effort
+            turn = Effort(effort.rounds, max(effort.turn, STEP_TURN)) if case.use == "step" else effort
             rows.append({**measure_case(case, peers_of(case, workers), dtype, turn, notes), "threads": threads})
     return rows, rates

@@ -67,9 +67,9 @@ def numpy_product(case: Case, dtype: str) -> Job:
 
 def training_step(
     case: Case, dtype: str, device: str, precision: str = "fp32"
-) -> tuple[Callable[[], None], Callable[[], float]]:
-    """A training step as `tinyvae train` makes it, tick, gather, forward, backward, Adam, and the loss of the last one.
-    Whole batches only."""
+) -> tuple[Callable[[], None], Callable[[], list[float]]]:
+    """A training step as `tinyvae train` makes it, tick, gather, forward, backward, Adam, and the losses of the last
+    one, of each player. Whole batches only."""
     images = datasets.load("mnist").train_images
     model = zoo.build(case.model, device=device, dtype=dtype, precision=precision)
     feed = Feed(model, images[: len(images) // case.batch * case.batch])
@@ -80,7 +80,7 @@ def training_step(
     def run() -> None:
         batches[:] = [step.run()]
 
-    return run, lambda: float(model.device.get(batches[0].metrics)[0])
+    return run, lambda: [model.loss_of(player, batches[0]) for player in model.players]
 
 
 def cuda_job(case: Case, dtype: str, precision: str) -> Job:

@@ -125,7 +125,7 @@ def floor_lines(rows: Sequence[Row], fma: float | None) -> list[str]:
     lines = []
     for row in rows:
         peer = best(row)
-        if row["group"] == "steps" and fma and peer:
+        if row["use"] == "step" and fma and peer:
             ours, floor = row["times"][OURS]["us"] / 1e3, row["flops"] / fma * 1e3
             lines.append(
                 f"{row['name']}: {ours:.2f} ms; best peer {peer[0]} {peer[1] / 1e3:.2f} ms, ratio "
@@ -178,9 +178,10 @@ def table(results: Results) -> str:
                  for n in counts]  # fmt: skip
         lines += _line(name, cells)
     lines += _line("1024³, share of the measured multiply-add rate", [_share(results, n) for n in counts])
-    for name in ("dense step", "conv step"):
-        cells = [_step([r for r in select(results, "steps", "float32", n) if r["name"] == name]) for n in counts]
-        lines += _line(f"{name[:-5]} VAE, one training step, batch 128", cells)
+    for name, model in STEPS.items():
+        cells = [_step([r for r in results["rows"] if (r["name"], r["dtype"], r["threads"]) == (name, "float32", n)])
+                 for n in counts]  # fmt: skip
+        lines += _line(f"{model}, one training step, batch 128", cells)
     lines += ["", f"{heading(results)}."]
     how = "medians of interleaved calls, each library in processes of its own, every result verified first."
     lines += [f"`{results['command']}`: {how}"]
@@ -189,6 +190,9 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+STEPS = {
+    "dense step": "dense VAE", "conv step": "conv VAE", "GAN step": "GAN", "VAE-GAN step": "VAE-GAN", "AAE step": "AAE",
+}  # fmt: skip
 SUMMARIES = (
     ("products of the two VAEs and 512³, 1024³, against PyTorch", "products", ("torch",), ""),
     ("the same against NumPy", "products", ("numpy",), ""),
