@@ -365,6 +365,22 @@ def test_what_a_gan_cannot_do():
         GAN(generator, Sequential(Flatten(), Dense(6, 2)), 2, SHAPE, device="numpy")
 
 
+@pytest.mark.parametrize("name", ["dense-gan", "gan", "vae-gan"])
+def test_a_discriminator_with_spectral_norm(name, tmp_path):
+    """Asked for by name, in every layer with a weight; right in its gradients, and found again in a file."""
+    model, x = build(name=name, spectral=True), pictures(3)
+    judges = [model.parts[part] for part in {"discriminator", "features", "head"} & set(model.parts)]
+    kinds = {type(layer).__name__ for judge in judges for layer in judge.layers.values()}
+    assert "SpectralNorm" in kinds
+    assert not {"Dense", "Conv2d"} & kinds
+    report = gradcheck(model, plan=Plan(elements=0, sampled=8, directions=2))
+    assert report.ok, report
+    tinyvae.save(model, tmp_path / "a.safetensors")
+    again = tinyvae.load(tmp_path / "a.safetensors", "numpy")
+    assert again.config.spectral
+    assert again.judge(x).tobytes() == model.judge(x).tobytes()
+
+
 @EVERY
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3)], ids=str)
 def test_shapes(name, shape):

@@ -112,7 +112,7 @@ def test_trains_from_the_command_line(name, tmp_path, capsys):
 
 
 def test_an_option_belongs_to_its_model():
-    assert zoo.OWN == ["classes", "doubly", "gamma", "noise", "noise_amount", "samples"]
+    assert zoo.OWN == ["classes", "doubly", "gamma", "noise", "noise_amount", "samples", "spectral"]
     for name, value in (("noise", "gaussian"), ("noise_amount", 0.5), ("classes", 3), ("doubly", True)):
         with pytest.raises(ConfigError, match=f"{name}={value!r} is an option of .*, not of conv-ae"):
             zoo.build("conv-ae", SHAPE, 3, **{name: value})

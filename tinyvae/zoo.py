@@ -21,6 +21,7 @@ from .layers import (
     Reshape,
     Sequential,
     Shape,
+    SpectralNorm,
     WithLabel,
     make_likelihood,
 )
@@ -135,6 +136,13 @@ def conv_discriminator(image_shape: Shape, hidden: tuple[int, ...], n_out: int) 
     return Sequential(*features.layers.values(), *dense_discriminator(shape, hidden, n_out).layers.values())
 
 
+def judging(network: Sequential, spectral: bool) -> Sequential:
+    """A discriminator as it is, or every layer with a weight under SpectralNorm, so that it cannot run away."""
+    if not spectral:
+        return network
+    return Sequential(*[SpectralNorm(x) if isinstance(x, Dense | Conv2d) else x for x in network.layers.values()])
+
+
 def conv_generator(image_shape: Shape, hidden: tuple[int, ...], latent_dim: int) -> Sequential:
     """The convolutions mirrored; BatchNorm and ReLU behind every map of channels but the last, a sigmoid there.
 
@@ -188,10 +196,14 @@ ZOO: dict[str, Entry] = {
     ),
     "conv-ae": Entry(AutoEncoder, conv_encoder, conv_decoder, (256,), "convolutional autoencoder"),
     "conv-vae": Entry(VAE, conv_encoder, conv_decoder, (256,), "convolutional variational autoencoder"),
-    "dense-gan": Entry(GAN, dense_discriminator, dense_generator, (400,), "dense generative adversarial network"),
-    "gan": Entry(GAN, conv_discriminator, conv_generator, (256,), "convolutional GAN, in the manner of DCGAN"),
+    "dense-gan": Entry(
+        GAN, dense_discriminator, dense_generator, (400,), "dense generative adversarial network", ("spectral",)
+    ),
+    "gan": Entry(
+        GAN, conv_discriminator, conv_generator, (256,), "convolutional GAN, in the manner of DCGAN", ("spectral",)
+    ),
     "vae-gan": Entry(
-        VAEGAN, conv_encoder, conv_generator, (256,), "VAE whose images a discriminator compares", ("gamma",)
+        VAEGAN, conv_encoder, conv_generator, (256,), "VAE whose images a discriminator compares", ("gamma", "spectral")
     ),
     "aae": Entry(
         AdversarialAutoEncoder, dense_encoder, dense_decoder, (400,), "AE whose codes a discriminator compares",
@@ -223,14 +235,15 @@ def build(
     noise_amount: float = 0.25,
     classes: int = 10,
     gamma: float | None = None,
+    spectral: bool = False,
 ) -> Model:
     """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default.
 
-    precision: "tf32" for products on a GPU's tensor cores. The last six are for some models only: see ModelConfig.
+    precision: "tf32" for products on a GPU's tensor cores. The last seven are for some models only: see ModelConfig.
     """
     config = ModelConfig(
         name, image_shape, latent_dim, hidden, likelihood, sigma, dtype, seed, samples, doubly, noise, noise_amount,
-        classes, gamma,
+        classes, gamma, spectral,
     )  # fmt: skip
     return from_config(config, device, precision)
 
@@ -245,7 +258,7 @@ def from_config(config: ModelConfig, device: str = DEFAULT_DEVICE, precision: st
             raise ConfigError(f"{name}={getattr(config, name)!r} is an option of {models}, not of {config.model}")
     scored = (config.likelihood, config.sigma) if config.model in CORRIDORS else ()
     where = (device, config.dtype, config.seed, config, precision)
-    own = {name: getattr(config, name) for name in entry.own}
+    own = {name: getattr(config, name) for name in entry.own if name != "spectral"}  # which the layers have by now
     return entry.model(*layers, config.latent_dim, config.image_shape, *scored, *where, **own)
 
 
@@ -257,12 +270,12 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
     if config.model not in CORRIDORS:
         if config.likelihood != ModelConfig.likelihood:
             raise ConfigError(f"likelihood={config.likelihood!r}: {config.model} scores no pixels; leave it out")
-        generator = entry.decoder(image, hidden, latent)
+        generator, spectral = entry.decoder(image, hidden, latent), config.spectral
         if entry.model is GAN:
-            return [(generator, codes), (entry.encoder(image, hidden, 1), image)]
-        features = conv_features(image)
+            return [(generator, codes), (judging(entry.encoder(image, hidden, 1), spectral), image)]
+        features = judging(conv_features(image), spectral)
         shape = features.declare(image)
-        head = dense_discriminator(shape, hidden, 1)
+        head = judging(dense_discriminator(shape, hidden, 1), spectral)
         return [(entry.encoder(image, hidden, 2 * latent), image), (generator, codes), (features, image), (head, shape)]
     n_out = 2 * latent if issubclass(entry.model, VAE) else latent
     outputs = make_likelihood(config.likelihood, config.sigma).outputs_per_channel
