@@ -381,6 +381,12 @@ def test_a_discriminator_with_spectral_norm(name, tmp_path):
     assert again.judge(x).tobytes() == model.judge(x).tobytes()
 
 
+@pytest.mark.parametrize(("side", "asked", "found"), [(28, None, False), (64, None, True), (64, False, False)])
+def test_large_images_have_spectral_norm_unless_told_otherwise(side, asked, found):
+    model = zoo.build("gan", (side, side, 1), 2, (5,), device="numpy", spectral=asked)
+    assert ("spectralnorm1" in model.parts["discriminator"].layers) == found
+
+
 @EVERY
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3)], ids=str)
 def test_shapes(name, shape):

@@ -122,7 +122,10 @@ def add_train(commands: Any) -> None:
     option("--noise", metavar="NAME", help="what dae undoes: masking or gaussian (default masking)")
     option("--noise-amount", type=number, metavar="X", help="share of pixels masked, or the sigma (default 0.25)")
     option("--gamma", type=number, metavar="G", help="weight of the likeness (vae-gan), of the adversarial loss (aae)")
-    option("--spectral", action="store_true", help="normalise a GAN's discriminator, where it is too strong")
+    option(
+        "--spectral", action=argparse.BooleanOptionalAction,
+        help="a GAN's discriminator with spectral normalisation (default: above 32 pixels)",
+    )  # fmt: skip
     option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
     option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
     option("--lr", type=number, metavar="X", help="learning rate (default 0.001)")

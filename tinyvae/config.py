@@ -118,7 +118,8 @@ class ModelConfig:
     The last ones are for some models only: samples, draws of z per image, and doubly, the doubly reparameterised
     gradient, for iwae; noise ("masking" or "gaussian") and noise_amount for dae; classes, the number of labels, for
     cvae; gamma, the weight between an adversarial loss and the other, for vae-gan and aae, None for the model's own;
-    spectral, whether a discriminator of images has spectral normalisation, for gan, dense-gan and vae-gan.
+    spectral, whether a discriminator of images has spectral normalisation, for gan, dense-gan and vae-gan, None for
+    where the images are large.
     """
 
     model: str = "vae"
@@ -135,7 +136,7 @@ class ModelConfig:
     noise_amount: float = 0.25
     classes: int = 10
     gamma: float | None = None
-    spectral: bool = False
+    spectral: bool | None = None
 
     def __post_init__(self) -> None:
         for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):

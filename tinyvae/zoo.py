@@ -40,6 +40,7 @@ from .models import (
 )
 
 CONV_CHANNELS = 32  # of the first stage; each further stage doubles it
+LARGE = 32  # pixels of the longer side, above which a discriminator has spectral normalisation unless told otherwise
 CONV_SMALL = 8  # stages halve the image until its longer side is at most this
 
 
@@ -235,7 +236,7 @@ def build(
     noise_amount: float = 0.25,
     classes: int = 10,
     gamma: float | None = None,
-    spectral: bool = False,
+    spectral: bool | None = None,
 ) -> Model:
     """The model called `name` for images (H, W, C). hidden: widths of the hidden dense layers, () for the default.
 
@@ -270,7 +271,8 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
     if config.model not in CORRIDORS:
         if config.likelihood != ModelConfig.likelihood:
             raise ConfigError(f"likelihood={config.likelihood!r}: {config.model} scores no pixels; leave it out")
-        generator, spectral = entry.decoder(image, hidden, latent), config.spectral
+        generator = entry.decoder(image, hidden, latent)
+        spectral = max(image[:2]) > LARGE if config.spectral is None else config.spectral
         if entry.model is GAN:
             return [(generator, codes), (judging(entry.encoder(image, hidden, 1), spectral), image)]
         features = judging(conv_features(image), spectral)
