@@ -54,6 +54,14 @@ def every_layer():
     return make_run(VAE(encoder, decoder, 3, ODD, device="numpy"), ODD)
 
 
+def gan_run(name, shape):
+    """A GAN whose BatchNorm, where it has one, has seen means and variances of its own."""
+    run, rng = zoo_run(name, shape, 2), np.random.Generator(np.random.Philox(1))
+    for tensor in run.model.table.names("state"):
+        run.model.table.view(tensor)[...] = rng.uniform(0.3, 2, run.model.table.view(tensor).shape)
+    return run
+
+
 RUNS = {
     "vae of 2 dimensions": lambda: zoo_run("vae", GREY, 2),
     "vae of 13 dimensions, in colour": lambda: zoo_run("vae", COLOUR, 13, likelihood="mse"),
@@ -62,6 +70,10 @@ RUNS = {
     "conv-vae in float64": lambda: zoo_run("conv-vae", COLOUR, 3, dtype="float64"),
     "every layer": every_layer,
 }
+DRAWN = {
+    "gan of 2 dimensions": lambda: gan_run("gan", ODD),
+    "dense-gan of 2 dimensions": lambda: gan_run("dense-gan", GREY),
+}  # without codes of images
 
 
 def contents(text):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from explore_runs import GREY, RUNS, array, bars, contents, make_run, zoo_run
+from explore_runs import DRAWN, GREY, RUNS, array, bars, contents, make_run, zoo_run
 from naive_ops import activation, silu
 from naive_ops import conv2d as naive_conv2d
 from naive_ops import conv2d_grad_x as naive_conv2d_grad_x
@@ -15,9 +15,10 @@ from tinyvae import explore, kernels, zoo
 from tinyvae.cli import main
 from tinyvae.datasets.dataset import as_dataset
 from tinyvae.errors import ConfigError, DataError
-from tinyvae.explore import KINDS, PAGE, describe_run, page, write_page
+from tinyvae.explore import KINDS, PAGE, describe_layers, describe_run, page, write_page
 from tinyvae.latent_space import fit_prior
 from tinyvae.layers import Bernoulli, Conv2d, Dense, Reshape, Sequential
+from tinyvae.layers.normalise import EPSILON
 
 
 @pytest.fixture(scope="module", params=list(RUNS))
@@ -64,12 +65,17 @@ def evaluate(described, z):
     return np.vectorize(lambda a: activation(described["mean"], a))(x)
 
 
-SMALL = ["vae of 2 dimensions", "vae of 1 dimension", "every layer"]  # the conv models' 256 channels take loops minutes
+SMALL = [
+    "vae of 2 dimensions",
+    "vae of 1 dimension",
+    "every layer",
+    "dense-gan of 2 dimensions",
+]  # the conv models' 256 channels take loops minutes
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_the_file_says_is_what_the_model_decodes(name):
-    run = RUNS[name]()
+    run = (RUNS | DRAWN)[name]()
     z = np.random.Generator(np.random.Philox(1)).normal(size=(3, run.model.latent_dim))
     expected = run.model.decode(z)
     assert np.ptp(expected) > 0.2
@@ -142,6 +148,31 @@ def test_a_deterministic_model_brings_variances_and_a_fitted_prior():
     np.testing.assert_allclose(found["prior"]["mean"], mean)
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-12)
     assert found["activity_name"] == "variance"
+
+
+def test_without_an_encoder_codes_are_drawn_and_images_decoded():
+    run = DRAWN["gan of 2 dimensions"]()
+    found = describe_run(run, count=9)
+    codes = array(found["codes"])
+    np.testing.assert_array_equal(codes, run.model.draw_prior(9, run.model.seed))
+    np.testing.assert_allclose(array(found["images"], "u1") / 255, run.model.decode(codes), atol=0.5 / 255 + 1e-6)
+    assert found["drawn"]
+    assert found["labels"] is found["prior"] is None
+    assert not describe_run(zoo_run("vae", GREY, 2), count=9)["drawn"]
+
+
+def test_a_batch_norm_is_a_scale_and_a_shift_of_each_channel():
+    """With its running mean and variance, as in evaluation: the op's own answer."""
+    model = DRAWN["gan of 2 dimensions"]().model
+    layer = next(d for d in describe_layers(model, "generator", model.parts["generator"]) if d["kind"] == "scale")
+    x, C = np.random.Generator(np.random.Philox(2)).normal(size=(5, layer["in"][-1])), layer["in"][-1]
+    gamma, beta, mean, variance = (
+        model.table.view(f"{layer['path']}.{name}").astype(float)
+        for name in ("gamma", "beta", "running_mean", "running_var")
+    )
+    y = np.empty((5, C))
+    kernels.load("numpy").batch_norm_frozen(x, mean, variance, gamma, beta, EPSILON, y)
+    np.testing.assert_allclose(array(layer["weight"]) * x + array(layer["bias"]), y, rtol=1e-5, atol=1e-5)
 
 
 def test_images_as_floats_and_without_labels():

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from explore_runs import GREY, RUNS, make_run, zoo_run
+from explore_runs import DRAWN, GREY, RUNS, make_run, zoo_run
 from PIL import Image
 
 from tinyvae import zoo
@@ -40,7 +40,7 @@ def browser():
 def runs():
     """Each run once."""
     made = {}
-    return lambda name: made.setdefault(name, RUNS[name]())
+    return lambda name: made.setdefault(name, (RUNS | DRAWN)[name]())
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def lonely(page, but=()):
 # ---------------------------------------------------------------------------------------------- the decoder
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, *DRAWN])
 def test_the_page_decodes_as_python_does(name, runs, show):
     run = runs(name)
     page, model = show(run), run.model

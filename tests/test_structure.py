@@ -19,7 +19,8 @@ LEVELS = [  # a module imports from its own level and from those above it here; 
     {"zoo"},
     {"step", "checkpoint", "datasets"},
     {"training", "evaluate", "latent_space", "anomaly", "gradient_check", "meaning", "museum", "explain"}
-    | {"plots", "canvas", "charts", "bench", "learn", "aggregate", "classifier", "judges", "doctor"},
+    | {"plots", "canvas", "charts", "bench", "learn", "aggregate", "classifier", "judges", "doctor"}
+    | {"diagnosis", "gan_signs", "gan_doctor"},
     {"run", "explore", "sklearn", "anomaly_run"},
     {"cli"},
     {"__main__"},

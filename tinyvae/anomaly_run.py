@@ -15,7 +15,7 @@ import numpy as np
 from . import anomaly, datasets, plots, training, zoo
 from .anomaly import Case, Detector, conformal, protocols
 from .anomaly.detector import scores_of
-from .config import DEFAULT_DEVICE, require_choice, require_int
+from .config import DEFAULT_DEVICE, ModelConfig, require_choice, require_int
 from .datasets import Dataset
 from .datasets.pictures import list_pictures, read_pictures
 from .errors import ConfigError, DataError
@@ -24,6 +24,7 @@ from .run import open_run, write_json
 
 SEEN = 150_000  # images that training shows to the model unless --epochs says otherwise
 LEAST_EPOCHS = 8
+LIKELIHOOD, SIGMA = "gaussian", 0.2  # where a model has a likelihood of images, unless --likelihood says otherwise
 HELD_OUT = 0.2  # share of a folder's good pictures that calibrate the threshold
 
 Say = Callable[[str], None]
@@ -52,9 +53,11 @@ class Job:
             return self.model
         o = self.options
         shape = tuple(int(n) for n in normal.shape[1:])
+        usual = (LIKELIHOOD, SIGMA) if o["model"] in zoo.CORRIDORS else (ModelConfig.likelihood, ModelConfig.sigma)
+        likelihood, sigma = o["likelihood"] or usual[0], usual[1] if o["sigma"] is None else o["sigma"]
         model = zoo.build(
-            o["model"], (shape[0], shape[1], shape[2]), o["latent_dim"], o["hidden"], o["likelihood"], o["sigma"],
-            o["device"], seed=o["seed"],
+            o["model"], (shape[0], shape[1], shape[2]), o["latent_dim"], o["hidden"], likelihood, sigma, o["device"],
+            seed=o["seed"],
         )  # fmt: skip
         check_score(model, o["score"])
         epochs = o["epochs"] or max(LEAST_EPOCHS, -(-SEEN // len(normal)))
@@ -194,6 +197,11 @@ def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[Any, ...]]) 
 
 def check_score(model: Model, chosen: str) -> None:
     """A ConfigError where this model has no such score, or none at all."""
+    if not model.encodes:
+        raise ConfigError(
+            f"every score compares a picture with its reconstruction, and {type(model).__name__} makes none; "
+            "use another model, such as vae or vae-gan"
+        )
     if model.classes:
         raise ConfigError(
             f"{type(model).__name__} must be told the class of a picture, which is what nobody knows of an anomaly; "

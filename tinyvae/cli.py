@@ -67,7 +67,11 @@ def build_parser() -> Parser:
         ("reconstruct", "picture of test images beside their reconstructions", add_picture),
         ("interpolate", "picture of straight walks between test images' codes", add_picture),
         ("latent", "pictures of the latent space: codes by label, and decoded over a plane", add_latent),
-        ("doctor", "says in words whether the posterior has collapsed or the latent space has holes", add_doctor),
+        (
+            "doctor",
+            "says in words what is wrong, with the latent space or with a game of two, and what to change",
+            add_doctor,
+        ),
         ("explore", "one HTML file to walk through the latent space in, with any browser, offline", add_explore),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -223,8 +227,8 @@ def add_anomaly(commands: Any) -> None:
     option("--model", default="vae", metavar="NAME", help="as for train (default vae)")
     option("--latent-dim", type=integer, default=20, metavar="N", help="latent variables (default 20)")
     option("--hidden", type=integers, default=(), metavar="N[,N…]", help="as for train")
-    option("--likelihood", default="gaussian", metavar="NAME", help="as for train (default gaussian)")
-    option("--sigma", type=number, default=0.2, metavar="S", help="of the gaussian likelihood (default 0.2)")
+    option("--likelihood", metavar="NAME", help="as for train (default gaussian)")
+    option("--sigma", type=number, metavar="S", help="of the gaussian likelihood (default 0.2)")
     option("--epochs", type=integer, metavar="N", help="default: until 150,000 images were seen, at least 8")
     option("--device", metavar="NAME", help="numba (default), numpy or cuda")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
@@ -323,7 +327,7 @@ def doctor(options: dict[str, Any]) -> None:
     from .run import open_run
 
     run = open_run(Path(options["run"]), options["device"])
-    diagnosis = examine(run.model, run.data, run.config.train)
+    diagnosis = examine(run.model, run.data, run.config.train, rows=run.rows)
     print(json.dumps(diagnosis.to_json(), indent=2) if options["json"] else diagnosis)
 
 

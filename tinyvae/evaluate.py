@@ -14,6 +14,7 @@ from .clock import CURSOR, ROW, SEED, STEP
 from .config import BINARIZE, require_choice, require_int
 from .datasets import Dataset
 from .errors import ConfigError, DataError
+from .gan_signs import drawn_figures
 from .latent_space import (
     active_units,
     completeness,
@@ -60,6 +61,7 @@ def evaluate(
     effective_samples     mean over the images of the number of draws that count
     images, nll_images, samples, latent_dim: how many of each
     active_units          latent dimensions in use
+    loss_d, d_real, …     a game's own figures, where there are two players, and those of `drawn_figures`
 
     samples = 0 leaves the nll out. nll_images: only the first so many images are importance-sampled, None for all.
     train_images: adds those of `latent_report` and `aggregate_figures`, which take the images' pixels as they are.
@@ -74,6 +76,11 @@ def evaluate(
     report: dict[str, Any] = {name: figures.get(name) for name in ("neg_elbo", "recon", "kl")}
     report |= dict.fromkeys(("nll", "nll_stderr", "nll_mc_error", "nll_images", "posterior_gap", "effective_samples"))
     report |= {"samples": samples, "images": len(seen), "latent_dim": model.latent_dim}
+    if "d_fake" in figures:
+        report |= {name: figures[name] for name in model.figure_names if name not in report}
+        report |= drawn_figures(model, seen, seed)
+    if not model.encodes:
+        return report | {"active_units": None, "rmse": None}
     if samples and model.bounded:
         if nll_images is not None:
             require_int("nll_images", nll_images, 1)

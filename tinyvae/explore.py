@@ -18,6 +18,7 @@ from .errors import ConfigError, DataError
 from .kernels import ACTIVATIONS
 from .layers import (
     Activation,
+    BatchNorm,
     Bernoulli,
     Conv2d,
     ConvTranspose2d,
@@ -31,6 +32,7 @@ from .layers import (
     Sequential,
     SiLU,
 )
+from .layers.normalise import EPSILON
 from .models import Model
 from .run import Run, prior_of
 
@@ -42,7 +44,7 @@ PIXELS = 4_000_000  # bytes of test images in the file, about: fewer of them whe
 # The kinds of layers that explorer/decoder.js evaluates. Exact types: a subclass computes something else.
 KINDS: dict[type[Layer], str] = {
     Dense: "dense", Conv2d: "conv2d", ConvTranspose2d: "conv_transpose2d", Activation: "activation",
-    SiLU: "activation", Reshape: "reshape", Flatten: "reshape",
+    SiLU: "activation", Reshape: "reshape", Flatten: "reshape", BatchNorm: "scale",
 }  # fmt: skip
 MEANS: dict[type[Layer], str] = {
     Bernoulli: "sigmoid", Gaussian: "identity", GaussianScalar: "identity", GaussianOptimal: "identity",
@@ -66,7 +68,8 @@ def write_page(run: Run, path: Path, count: int | None = None) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     shown, weights = contents["codes"]["shape"][0], contents["weights"]
-    return f"{shown:,} test images and their codes, {weights:,} weights as float32, {len(text) / 1e6:.1f} MB"
+    what = "draws and their images" if contents["drawn"] else "test images and their codes"
+    return f"{shown:,} {what}, {weights:,} weights as float32, {len(text) / 1e6:.1f} MB"
 
 
 def page(contents: dict[str, Any]) -> str:
@@ -85,6 +88,7 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
 
     layers       the decoder's, from z to the likelihood's outputs; mean: what makes an image of these
     codes        z_mean of the first `count` test images; images: these, uint8; labels, label_names: theirs, or null
+    drawn        true where there is no encoder: codes are then `count` draws from N(0, I), images what they decode to
     activity     per dimension, how much it is used: the KL in nats (VAE), or the codes' variance
     prior        null for N(0, I); otherwise mean and factor of a Gaussian, z = mean + factor · eps
     """
@@ -97,12 +101,17 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
     if count is None:
         count = min(POINTS, max(1, PIXELS // int(np.prod(model.image_shape))))
     require_int("count", count, 1, ", the number of test images to show")
-    z_mean, z_log_sigma = model.encode(data.test_images)
-    images, labels = data.test_images[:count], data.test_labels
+    if model.encodes:
+        z_mean, z_log_sigma = model.encode(data.test_images)
+        images, labels = data.test_images[:count], data.test_labels
+    else:
+        z_mean, z_log_sigma, labels = model.draw_prior(count, model.seed), None, None
+        images = model.decode(z_mean)
     use = activity(z_mean, z_log_sigma)
-    if not np.isfinite(use).all():
+    if not (np.isfinite(use).all() and np.isfinite(images).all()):
         raise DataError("the codes of the test images are not finite: the run has diverged; train it anew")
-    layers = list(describe_layers(model, "decoder", model.parts["decoder"]))
+    part = "decoder" if "decoder" in model.parts else "generator"
+    layers = list(describe_layers(model, part, model.parts[part]))
     prior = prior_of(run)
     return {
         "model": run.config.model.model,
@@ -111,7 +120,8 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
         "latent_dim": model.latent_dim,
         "layers": layers,
         "weights": sum(int(np.prod(layer[name]["shape"])) for layer in layers for name in ("weight", "bias")),
-        "mean": mean_of(model),
+        "mean": mean_of(model) if "likelihood" in model.parts else "identity",  # a generator ends in pixels
+        "drawn": not model.encodes,
         "codes": packed(z_mean[:count], "<f4"),
         "images": packed(images if images.dtype == np.uint8 else np.rint(images * 255), "u1"),
         "labels": None if labels is None else [int(label) for label in labels[:count]],
@@ -132,6 +142,13 @@ def describe_layers(model: Model, path: str, layer: Layer) -> Iterator[dict[str,
         known = ", ".join(kind.__name__ for kind in KINDS)
         raise ConfigError(f"{path}: the page cannot evaluate {layer}; it knows {known} and Sequential")
     act = getattr(layer, "act", ACTIVATIONS["identity"])
+    weight, bias = (parameter(model, f"{path}.{name}") for name in ("weight", "bias"))
+    if type(layer) is BatchNorm:
+        gamma, beta, mean, variance = (
+            parameter(model, f"{path}.{name}") for name in ("gamma", "beta", "running_mean", "running_var")
+        )
+        weight = gamma / np.sqrt(variance + EPSILON)
+        bias = beta - mean * weight
     yield {
         "kind": KINDS[type(layer)],
         "path": path,
@@ -140,8 +157,8 @@ def describe_layers(model: Model, path: str, layer: Layer) -> Iterator[dict[str,
         "act": "silu" if type(layer) is SiLU else next(name for name, value in ACTIVATIONS.items() if value == act),
         "stride": list(getattr(layer, "stride", ())),
         "padding": list(getattr(layer, "padding", ())),
-        "weight": tensor(model, f"{path}.weight"),
-        "bias": tensor(model, f"{path}.bias"),
+        "weight": packed(weight, "<f4"),
+        "bias": packed(bias, "<f4"),
     }
 
 
@@ -153,10 +170,9 @@ def mean_of(model: Model) -> str:
     return MEANS[type(model.likelihood)]
 
 
-def tensor(model: Model, name: str) -> dict[str, Any]:
-    """A parameter by its name, packed; of length 0 where the model has none of that name."""
-    there = name in model.table.places
-    return packed(model.device.get(model.table.view(name)) if there else np.empty(0), "<f4")
+def parameter(model: Model, name: str) -> np.ndarray:
+    """A parameter, or a tensor of the state, by its name; of length 0 where the model has none of that name."""
+    return model.device.get(model.table.view(name)) if name in model.table.places else np.empty(0)
 
 
 def packed(array: np.ndarray, dtype: str) -> dict[str, Any]:

@@ -109,7 +109,6 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
         config = replace(config, model=replace(config.model, classes=count_classes(data)))
     model = zoo.from_config(config.model, config.device, config.precision)
     out = out or default_folder(config)
-    make_folder(out)
     count = f"{len(data.train_images):,} training and {len(data.test_images):,} test images"
     where = config.device if config.precision == "fp32" else f"{config.device} ({config.precision})"
     say(f"{config.model.model} on {config.data}: {count}, {model.table.count():,} parameters, device {where}")
@@ -183,11 +182,16 @@ def draw(
     """What the picture commands do: one run, one kind of picture, where to put it."""
     run = open_run(path, device)
     model, test, labels = run.model, run.data.test_images, labels_for(run.model, run.data)[1]
+    if not (model.encodes or command == "sample" or (command == "latent" and model.latent_dim >= 2)):
+        raise ConfigError(
+            f"{command} starts from images' codes, and {type(model).__name__} has none; use sample or explore"
+        )
     if command == "latent":
         folder = path if out is None else Path(out)
         make_folder(folder)
-        known, names = run.data.test_labels, run.data.label_names
-        made = [plots.latent_scatter(model, test, known, folder / "latent.png", names)]
+        known, names, made = run.data.test_labels, run.data.label_names, []
+        if model.encodes:
+            made.append(plots.latent_scatter(model, test, known, folder / "latent.png", names))
         if model.latent_dim >= 2:
             made.append(plots.manifold(model, folder / "manifold.png", prior=prior_of(run)))
         return made

@@ -20,6 +20,7 @@ from .clock import COUNTERS, KL_BETA, SEED, STEP, Stream
 from .config import TrainConfig
 from .datasets import Dataset, as_dataset
 from .errors import ConfigError, DataError, TrainingError
+from .gan_signs import warning
 from .kernels.reference import philox_bits
 from .models import Batch, Model
 from .step import Feed, Step, evaluate_pass
@@ -96,6 +97,7 @@ class Trainer:
         if config.early_stop and "loss" not in model.figure_names:
             name = type(model).__name__
             raise ConfigError(f"early_stop={config.early_stop}: {name} has no loss that falls to the end; leave it out")
+        require_kl(model, config)
         self.model, self.config, self.out = model, config, out
         self.progress = sys.stderr.isatty() if progress is None else progress
         training, held = split_validation(data.train_images, config.validation, model.seed)
@@ -112,6 +114,7 @@ class Trainer:
         if self.progress:
             model.kernels.first_calls.tell = self._compiling
         self.rows: list[dict[str, Any]] = []
+        self.warned = False
         self.best, self.since, self.spent = float("inf"), 0, 0.0
         if out is not None:
             make_folder(out)
@@ -169,6 +172,7 @@ class Trainer:
         self.spent = 0.0
         if self.progress:
             print(describe(row, self.config.epochs), file=sys.stderr, flush=True)
+            self._watch()
         better = False
         if "loss" in row.get("validation", ()) and epoch > self.config.warmup and self._at_full_weight():
             # before the KL weight has reached beta the losses of two epochs are not of one objective
@@ -181,6 +185,12 @@ class Trainer:
             self._save(CHECKPOINT)
         if better:
             self._save(BEST)
+
+    def _watch(self) -> None:
+        """Says once in a run that the game of two players goes wrong, where the log alone shows it."""
+        if not self.warned and (sign := warning(self.rows)):
+            self.warned = True
+            print(f"warning: {sign}; see tinyvae doctor {self.out or 'RUN'}", file=sys.stderr, flush=True)
 
     def _at_full_weight(self) -> bool:
         """Whether the KL weight stands at beta; with cycles it does not in the first part of each."""
@@ -239,6 +249,18 @@ class Trainer:
         if len(self.rows) != self.step.epoch:
             raise TrainingError(f"{out / METRICS} holds {len(self.rows)} epochs, the checkpoint {self.step.epoch}")
         write_rows(out / METRICS, self.rows)
+
+
+def require_kl(model: Model, config: TrainConfig) -> None:
+    """A ConfigError where an option is for a KL divergence and the model has none, or none in a bound to reshape."""
+    weights, shapes = ("beta", "warmup", "cycles", "cycle_share"), ("capacity", "free_bits")
+    asked = shapes if "kl" in model.figure_names else weights + shapes
+    usual = {name: getattr(TrainConfig, name) for name in asked} | {"beta": model.beta}
+    for name in () if model.bounded else asked:
+        if getattr(config, name) != usual[name]:
+            why = "no KL divergence" if len(asked) > 2 else "no bound with a KL divergence"
+            fix = "weigh its game by gamma" if name == "beta" and "gamma" in vars(model) else "leave it out"
+            raise ConfigError(f"{name}={getattr(config, name)!r}: {type(model).__name__} has {why}; {fix}")
 
 
 def split_validation(images: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:

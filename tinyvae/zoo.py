@@ -269,8 +269,9 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
     entry, image, latent = ZOO[config.model], config.image_shape, config.latent_dim
     hidden, codes = config.hidden or entry.hidden, (latent,)
     if config.model not in CORRIDORS:
-        if config.likelihood != ModelConfig.likelihood:
-            raise ConfigError(f"likelihood={config.likelihood!r}: {config.model} scores no pixels; leave it out")
+        for name in ("likelihood", "sigma"):
+            if getattr(config, name) != getattr(ModelConfig, name):
+                raise ConfigError(f"{name}={getattr(config, name)!r}: {config.model} scores no pixels; leave it out")
         generator = entry.decoder(image, hidden, latent)
         spectral = max(image[:2]) > LARGE if config.spectral is None else config.spectral
         if entry.model is GAN:

@@ -114,7 +114,7 @@ class Detector:
 
 def scores_of(model: Model) -> tuple[str, ...]:
     """The names of the scores that this model has."""
-    return SCORES if type(model.parts.get("latent")) is Latent else DETERMINISTIC
+    return SCORES if type(model.parts.get("latent")) is Latent and model.bounded else DETERMINISTIC
 
 
 def draws(model: Model, images: np.ndarray, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

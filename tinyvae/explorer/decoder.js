@@ -53,6 +53,11 @@ const LAYERS = {
     });
   },
 
+  // y = x · w + b of each channel: BatchNorm after training, with its running mean and variance in w and b; w: (C)
+  scale({ weight }, x, y) {
+    for (let i = 0; i < y.length; i++) y[i] += x[i] * weight[i % weight.length];
+  },
+
   activation(layer, x, y) {
     y.set(x);
   },

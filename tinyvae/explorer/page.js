@@ -169,6 +169,7 @@ function nameOf(label) {
 }
 
 function described(i) {
+  if (run.drawn) return `draw ${i}`;
   return codes[i].label === null ? `image ${i}` : `image ${i}, “${nameOf(codes[i].label)}”`;
 }
 
@@ -210,16 +211,19 @@ function showWalk() {
   $("walk-names").textContent = picks.map((i, k) => `${"AB"[k]}: ${described(i)}`).join(" → ");
   if (!picks.length) {
     const hint = document.createElement("p");
-    hint.textContent = "Pick two codes on the plane: what lies between them is shown here, real images at both ends.";
+    const ends = run.drawn ? "" : ", real images at both ends";
+    hint.textContent = `Pick two codes on the plane: what lies between them is shown here${ends}.`;
     strip.append(hint);
     return;
   }
   const real = (i) => figure(original(i), "real", `real ${described(i)}`, "real");
   const decoded = (t, caption) => figure(decoder.decode(between(t)), caption, `decoded at ${caption}`, "step");
-  strip.append(real(picks[0]), decoded(0, "A"));
+  if (!run.drawn) strip.append(real(picks[0])); // what was drawn has no image but the decoded one
+  strip.append(decoded(0, "A"));
   if (picks.length === 1) return;
   for (let k = 1; k < STEPS - 1; k++) strip.append(decoded(k / (STEPS - 1), number(k / (STEPS - 1), 2)));
-  strip.append(decoded(1, "B"), real(picks[1]));
+  strip.append(decoded(1, "B"));
+  if (!run.drawn) strip.append(real(picks[1]));
 }
 
 function clearWalk() {
@@ -362,7 +366,9 @@ const sliders = order.map(makeSlider);
 
 $("title").textContent = `${run.model} on ${run.data}`;
 document.title = `${run.model} on ${run.data} · tinyvae explore`;
-$("facts").textContent = `${L} latent dimension${L > 1 ? "s" : ""}, codes of ${count.toLocaleString("en")} test images`;
+const many = count.toLocaleString("en");
+const what = run.drawn ? `${many} draws of z ~ N(0, I)` : `codes of ${many} test images`;
+$("facts").textContent = `${L} latent dimension${L > 1 ? "s" : ""}, ${what}`;
 document.querySelector("main").classList.toggle("many", L > 2);
 const use = run.activity_name === "KL" ? "KL, nats" : "variance of z";
 $("order").textContent = L > 2 ? `most used first (${use})` : "";
@@ -404,7 +410,7 @@ function fit() {
   plane.fit();
   if (plane.tiles) decodeEverywhere(true);
   const axes = (L > 1 ? plane.axes : [0]).map((d) => `z[${d}]`).join(" and ");
-  $("plane").setAttribute("aria-label", `Plane of ${axes}, with the codes of test images`);
+  $("plane").setAttribute("aria-label", `Plane of ${axes}, with ${run.drawn ? "draws of z" : "the codes of test images"}`);
   refresh();
 }
 
