@@ -346,7 +346,7 @@ def test_trains_from_the_command_line(tmp_path, capsys):
     assert isinstance(open_run(out).model, GAN)
     capsys.readouterr()
     assert main(["reconstruct", str(out)]) == 2
-    assert "a GAN has no encoder" in capsys.readouterr().err
+    assert "GAN has none; use sample or explore" in capsys.readouterr().err
 
 
 def test_what_a_gan_cannot_do():

@@ -31,6 +31,7 @@ from .gan_signs import (
 )
 from .models import AdversarialAutoEncoder, Model
 from .models.adversarial import PLAYER_ADAM
+from .zoo import has_spectral
 
 TOO_STRONG, TOO_WEAK = "discriminator-too-strong", "discriminator-too-weak"
 COLLAPSE, OSCILLATION, BEHIND = "mode-collapse", "oscillation", "generator-not-learning"
@@ -187,6 +188,7 @@ def _findings(f: Mapping[str, Any]) -> list[str]:
 def _strong(f: Mapping[str, Any], model: ModelConfig, train: TrainConfig) -> list[str]:
     return [
         *_unequal(f),
+        *_held_back(model),
         *_convolutions(model),
         f"smaller steps: --lr {f['lr_discriminator'] / 4:.2g}",
         "more images, which the discriminator cannot learn by heart",
@@ -231,6 +233,10 @@ def _unequal(f: Mapping[str, Any]) -> list[str]:
         return []
     usual = min(own, other, key=lambda lr: abs(np.log(lr / PLAYER_ADAM.lr)))
     return [f"the discriminator's learning rate is {own:g}, the generator's {other:g}: --lr {usual:g} for both"]
+
+
+def _held_back(model: ModelConfig) -> list[str]:
+    return [] if has_spectral(model) else ["a discriminator that cannot run away: --spectral"]
 
 
 def _convolutions(model: ModelConfig) -> list[str]:

@@ -273,7 +273,7 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
             if getattr(config, name) != getattr(ModelConfig, name):
                 raise ConfigError(f"{name}={getattr(config, name)!r}: {config.model} scores no pixels; leave it out")
         generator = entry.decoder(image, hidden, latent)
-        spectral = max(image[:2]) > LARGE if config.spectral is None else config.spectral
+        spectral = has_spectral(config)
         if entry.model is GAN:
             return [(generator, codes), (judging(entry.encoder(image, hidden, 1), spectral), image)]
         features = judging(conv_features(image), spectral)
@@ -289,6 +289,11 @@ def parts_of(config: ModelConfig) -> Sequence[tuple[Layer, Shape]]:
     pair = [(entry.encoder(image, hidden, n_out), image), (entry.decoder(image, hidden, latent, outputs), codes)]
     judged = [(dense_discriminator(codes, 2 * hidden[-1:], 1), codes)] if entry.model is AdversarialAutoEncoder else []
     return pair + judged
+
+
+def has_spectral(config: ModelConfig) -> bool:
+    """Whether the discriminator of images, where there is one, has spectral normalisation."""
+    return max(config.image_shape[:2]) > LARGE if config.spectral is None else config.spectral
 
 
 def labels_of(config: ModelConfig) -> tuple[Shape, ...]:
