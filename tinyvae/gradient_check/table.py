@@ -263,11 +263,11 @@ TINY = {
 
 def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
     image, hidden = TINY.get(name, ((5, 3, 1), (3,))) if tiny else ((28, 28, 1), ())
-    size = "tiny" if tiny else "default"
+    size, sigma = "tiny" if tiny else "default", 0.8 if likelihood == "gaussian" else 1.0
 
     def run(device: str, seed: int) -> Report:
         model = zoo.build(
-            name, image, 2 if tiny else 20, hidden, likelihood, 0.8, device, "float64" if tiny else "float32", seed
+            name, image, 2 if tiny else 20, hidden, likelihood, sigma, device, "float64" if tiny else "float32", seed
         )
         count = model.table.count()
         report = gradcheck(model, batch=3 if tiny else 2, seed=seed, plan=Plan() if tiny else DEFAULT_SIZE)
