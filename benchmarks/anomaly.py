@@ -79,8 +79,9 @@ def one_class(name: str, protocol: str, label: int, found: dict[str, Any], missi
     """What was found about one class, and what was missing: baselines; models' scores and alarms."""
     import numpy as np
 
-    from tinyvae import anomaly, datasets
-    from tinyvae.anomaly_run import try_threshold
+    from tinyvae import datasets
+    from tinyvae.app.anomaly import try_threshold
+    from tinyvae.measure import anomaly
 
     start, data = time.process_time(), datasets.load(name)
     case = (anomaly.one_against_rest if protocol == "only" else anomaly.leave_one_out)(data, label)
@@ -109,13 +110,15 @@ def one_class(name: str, protocol: str, label: int, found: dict[str, Any], missi
 
 def fitted(normal: Any, setting: Setting, shown: Any) -> tuple[Any, Callable[[Any], Any]]:
     """A detector whose model was trained on `normal`, and the function that makes an image what that model takes."""
-    from tinyvae import anomaly, datasets, training, zoo
+    from tinyvae import datasets, zoo
+    from tinyvae.measure import anomaly
+    from tinyvae.training import trainer
 
     view = anomaly.equal_norm if setting.equal_norm else lambda x: x
     shape, s = tuple(normal.shape[1:]), setting
     model = zoo.build("vae", shape, s.latent_dim, s.hidden, s.likelihood, s.sigma)
     data = datasets.as_dataset(view(normal), test_images=view(shown))
-    training.train(model, data, epochs=s.epochs, schedule="cosine", lr=s.lr, progress=False)
+    trainer.train(model, data, epochs=s.epochs, schedule="cosine", lr=s.lr, progress=False)
     return anomaly.Detector(model, view(normal)), view
 
 

@@ -49,7 +49,7 @@ def run(name: str, images: Any, options: dict[str, Any], training: dict[str, Any
     """The diagnosis of one run."""
     import tinyvae
     from tinyvae.config import TrainConfig
-    from tinyvae.doctor import examine
+    from tinyvae.measure.doctor.latent import examine
 
     options = {"latent_dim": 20, "hidden": (128,), "seed": seed} | options
     training = {"epochs": EPOCHS, "lr": 2e-3} | training

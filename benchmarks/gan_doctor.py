@@ -75,8 +75,8 @@ def data() -> Any:
 def run(ill: Run, images: Any, seed: int) -> Any:
     """The diagnosis of one run, and the epoch after which training warned, or None."""
     import tinyvae
-    from tinyvae.doctor import examine
-    from tinyvae.gan_signs import warning
+    from tinyvae.measure.doctor.latent import examine
+    from tinyvae.measure.doctor.signs import warning
 
     model = tinyvae.zoo.build(ill.model, images.image_shape, latent_dim=20, seed=seed)
     if ill.adams is not None:

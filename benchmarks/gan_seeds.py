@@ -83,8 +83,8 @@ def draw(runs: Sequence[Run], work: Path, out: Path) -> None:
     """The contact sheet of one model: a strip of samples for each seed, all of the same z."""
     import numpy as np
 
-    from tinyvae.canvas import Block, mosaic, sheet
-    from tinyvae.plots import WIDE_GAP
+    from tinyvae.pictures.canvas import Block, mosaic, sheet
+    from tinyvae.pictures.plots import WIDE_GAP
 
     first = runs[0]
     true = load(first.data, first.limit).train_images[:SHOWN] / 255

@@ -48,7 +48,7 @@ cat "$work/numba.log" "$work/kernel.log"
 # what is not timed runs at the same time: a Python for each file of tests, NVIDIA's four tools, the losses
 pytest="'$python' -m pytest -p no:cacheprovider -k 'cuda and not simulator' \"\$1\"; s=\$?; [ \$s = 5 ] || exit \$s"
 export pytest
-part tests 160 bash -c 'grep -lwE "device|cuda" tests/test_*.py | xargs -P 6 -I{} bash -c "$pytest" - {}' &
+part tests 160 bash -c 'grep -lwE "device|cuda" -r --include="test_*.py" tests | xargs -P 6 -I{} bash -c "$pytest" - {}' &
 part curves 160 "$python" -m tinyvae.bench.curves cuda "$out/curves.json" &
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 for tool in memcheck racecheck initcheck synccheck; do

@@ -63,7 +63,7 @@ def build(name: str, mean_image: Any) -> Any:
 
 def set_rate(step: Any, rate: float) -> None:
     """The learning rate from the next step on: the clock's plan holds it."""
-    from tinyvae.clock import BASE_LR, PLAN_HEAD
+    from tinyvae.kernels.clock import BASE_LR, PLAN_HEAD
 
     clock = step.model.clock
     plan = clock.device.get(clock.plan)
@@ -73,9 +73,9 @@ def set_rate(step: Any, rate: float) -> None:
 
 def train(name: str, data: Any, epochs: int, folder: Path) -> tuple[Any, dict[str, Any]]:
     """The trained model, and what its epochs took; goes on from the folder's checkpoint."""
-    from tinyvae import checkpoint
     from tinyvae.config import TrainConfig
-    from tinyvae.step import Feed, Step, evaluate_pass
+    from tinyvae.training import checkpoint
+    from tinyvae.training.step import Feed, Step, evaluate_pass
 
     model = build(name, data.train_images.mean(axis=0).reshape(-1) / 255)
     feed, test = Feed(model, data.train_images, "dynamic"), Feed(model, data.test_images, "dynamic", evaluation=True)
@@ -107,7 +107,7 @@ def judge(name: str, model: Any, data: Any, samples: int, folder: Path) -> tuple
     """−log p(x) of the test images, a thousand at a time, and the active units; then −log p(x) image by image."""
     import numpy as np
 
-    from tinyvae.evaluate import active_units, binarized, importance_sampling
+    from tinyvae.measure.evaluate import active_units, binarized, importance_sampling
 
     images = binarized(model, data.test_images, "dynamic")
     path = folder / f"nll-{samples}.json"
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the arithmetic (default 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
     options = parser.parse_args()
-    from tinyvae.cli import set_threads
+    from tinyvae.app.cli import set_threads
 
     set_threads(options.threads)
     from tinyvae import datasets

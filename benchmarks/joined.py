@@ -34,7 +34,7 @@ from joined_runs import (
 )
 
 if TYPE_CHECKING:
-    from tinyvae.canvas import Block
+    from tinyvae.pictures.canvas import Block
 
 RESULTS = Path(__file__).resolve().parent / "results" / "joined"
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -117,8 +117,8 @@ def draw(data: str, runs: Sequence[Run], work: Path, out: Path) -> None:
     """Two pictures: samples and reconstructions, a row for each model; and the same walks through each latent space."""
     import numpy as np
 
-    from tinyvae.canvas import Block, mosaic, sheet
-    from tinyvae.plots import WIDE_GAP
+    from tinyvae.pictures.canvas import Block, mosaic, sheet
+    from tinyvae.pictures.plots import WIDE_GAP
 
     images = load(data, runs[0].limit)
     pictures = {MODELS[r.model].title: np.load(r.folder(work) / "pictures.npz") for r in runs}
@@ -142,8 +142,8 @@ def walks_of(walks: dict[str, Any], images: Any) -> Block:
     """For each pair of test images a row of each model: the one, the decoded points between their codes, the other."""
     import numpy as np
 
-    from tinyvae.canvas import GAP, Block, mosaic
-    from tinyvae.plots import WIDE_GAP
+    from tinyvae.pictures.canvas import GAP, Block, mosaic
+    from tinyvae.pictures.plots import WIDE_GAP
 
     first = {label: np.flatnonzero(images.test_labels == label)[:1] for pair in PAIRS for label in pair}
     rows, gaps = [], []

@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
 def run_one(run: Run, work: Path, anomalies: bool) -> None:
     """Trains and judges one model: figures.json and pictures.npz in its folder, and anomalies.json where asked for."""
-    from tinyvae import training
+    from tinyvae.training import trainer
 
     folder, data = run.folder(work), load(run.data, run.limit)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def run_one(run: Run, work: Path, anomalies: bool) -> None:
     if anomalies:
         other = load(OTHER[run.data], run.limit)
         kept_in(folder / "anomalies.json", lambda: aurocs(lambda x: own_scores(run.model, model, x), data, other))
-    rows = training.read_rows(folder / training.METRICS)
+    rows = trainer.read_rows(folder / trainer.METRICS)
     print(f"{folder.name}: {sum(row['seconds'] for row in rows):.0f} s of training", file=sys.stderr, flush=True)
 
 
@@ -93,19 +93,20 @@ def load(name: str, limit: int) -> Any:
 
 def trained(run: Run, data: Any, folder: Path) -> Any:
     """The zoo's model after its epochs; the log and the last epoch's checkpoint are in `folder`."""
-    from tinyvae import training, zoo
+    from tinyvae import zoo
+    from tinyvae.training import trainer
 
     if not (folder / "figures.json").exists():  # compiling is no part of the seconds: it is done before
-        training.train(zoo.build(run.model, latent_dim=LATENT), data.train_images[:300], epochs=1, progress=False)
+        trainer.train(zoo.build(run.model, latent_dim=LATENT), data.train_images[:300], epochs=1, progress=False)
     model = zoo.build(run.model, latent_dim=LATENT, seed=run.seed)
-    resume = (folder / training.CHECKPOINT).exists()
-    training.train(model, data, epochs=run.epochs, out=folder, resume=resume)
+    resume = (folder / trainer.CHECKPOINT).exists()
+    trainer.train(model, data, epochs=run.epochs, out=folder, resume=resume)
     return model
 
 
 def judge_of(run: Run, data: Any, work: Path) -> Any:
     """Our own classifier of this data set, trained once."""
-    from tinyvae.classifier import train_classifier
+    from tinyvae.measure.classifier import train_classifier
 
     return train_classifier(data, cache=work / f"classifier-{run.data}{f'-{run.limit}' if run.limit else ''}.npz")
 
@@ -128,7 +129,7 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
     """
     import numpy as np
 
-    from tinyvae import evaluate, judges
+    from tinyvae.measure import evaluate, judges
 
     test, prior = data.test_images, None if model.standard_prior else evaluate.fit_prior(model, data.train_images)
     drawn = model.sample(len(test), 0, prior)
@@ -148,7 +149,7 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
 
 def seen_in(images: Any, data: Any, judge: Any) -> dict[str, Any]:
     """What the classifier sees in images, beside the test images."""
-    from tinyvae import judges
+    from tinyvae.measure import judges
 
     test = data.test_images
     confidence = judges.confidence_of(judge, test)
@@ -180,7 +181,7 @@ def own_scores(name: str, model: Any, images: Any) -> dict[str, Any]:
     """{score: (N,)}, higher is more anomalous. error: ‖x − x̂‖² in pixels. discriminator: −logit of D(x)."""
     import numpy as np
 
-    from tinyvae.anomaly.detector import draws
+    from tinyvae.measure.anomaly.detector import draws
 
     found = {}
     for score in MODELS[name].scores:
@@ -199,7 +200,7 @@ def aurocs(scores_of: Callable[[Any], dict[str, Any]], data: Any, other: Any) ->
     """{kind of anomaly: {score: AUROC}}: all test images beside as many spliced ones, and beside another data set's."""
     import numpy as np
 
-    from tinyvae.anomaly import auroc
+    from tinyvae.measure.anomaly import auroc
 
     normal, found = scores_of(data.test_images), {}
     kinds = {"spliced": spliced(data.test_images, data.test_labels), "other": other.test_images}
@@ -211,7 +212,7 @@ def aurocs(scores_of: Callable[[Any], dict[str, Any]], data: Any, other: Any) ->
 
 def yardstick(run: Run, data: Any, work: Path) -> dict[str, Any]:
     """The same figures with training images in the samples' place, and the AUROCs of nearest neighbours in pixels."""
-    from tinyvae.anomaly import NearestNeighbour
+    from tinyvae.measure.anomaly import NearestNeighbour
 
     judge, near = judge_of(run, data, work), NearestNeighbour(data.train_images)
     row = {"accuracy": judge.accuracy(data.test_images, data.test_labels)}
@@ -248,7 +249,7 @@ def step_seconds(run: Run, warm: int = 20, count: int = 60) -> dict[str, Any]:
 
     from tinyvae import zoo
     from tinyvae.config import TrainConfig
-    from tinyvae.step import Feed, Step
+    from tinyvae.training.step import Feed, Step
 
     feed = Feed(model := zoo.build(run.model, latent_dim=LATENT), load(run.data, run.limit).train_images)
     step, times = Step(model, feed, TrainConfig()), []
@@ -273,13 +274,13 @@ def time_all(runs: Sequence[Run], work: Path, threads: int) -> None:
 
 def row_of(run: Run, work: Path) -> dict[str, Any]:
     """Everything that is known of a run: figures, anomalies, the log's last epoch, the seconds of its steps."""
-    from tinyvae import training
+    from tinyvae.training import trainer
 
     folder = run.folder(work)
     row = json.loads((folder / "figures.json").read_text("utf-8"))
     if (folder / "anomalies.json").exists():
         row |= json.loads((folder / "anomalies.json").read_text("utf-8"))
-    if rows := training.read_rows(folder / training.METRICS):
+    if rows := trainer.read_rows(folder / trainer.METRICS):
         row |= {"train": rows[-1]["train"], "test": rows[-1]["test"]}
     if (folder / "seconds.json").exists():
         row["seconds"] = json.loads((folder / "seconds.json").read_text("utf-8"))["seconds"]

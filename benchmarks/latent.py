@@ -48,13 +48,13 @@ TWICE += ("classifier_frechet", "precision", "coverage")
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of all models: {"ae-20": [one dictionary per seed], …}."""
     import tinyvae
-    from tinyvae.classifier import train_classifier
+    from tinyvae.measure.classifier import train_classifier
 
     mnist = tinyvae.datasets.load("mnist")
     cache = None if args.models is None else Path(args.models)
     judge = train_classifier(mnist, cache=None if cache is None else cache / "classifier.npz")
     accuracy = judge.accuracy(mnist.test_images, mnist.test_labels)
-    yardstick = tinyvae.latent_space.measure(mnist.train_images[:KNOWN], mnist.test_images)
+    yardstick = tinyvae.measure.latent_space.measure(mnist.train_images[:KNOWN], mnist.test_images)
     figures: dict[str, Any] = {}
     for latent in args.dimensions:
         for seed in range(args.seeds):
@@ -98,7 +98,7 @@ def figures_of(model: Any, judge: Any, mnist: Any, yardstick: Any) -> dict[str, 
     """Everything that the package measures, with N(0, I) as a second prior for the autoencoder."""
     import numpy as np
 
-    from tinyvae import aggregate, judges, latent_space
+    from tinyvae.measure import aggregate, judges, latent_space
 
     train, test = mnist.train_images, mnist.test_images
     profile = latent_space.continuity_profile(model, test)
@@ -121,7 +121,7 @@ def plane(model: Any, judge: Any, mnist: Any, n: int = 160) -> dict[str, Any]:
     """A plane of two dimensions: what the classifier sees at each point, some codes, and 400 draws of the prior."""
     import numpy as np
 
-    from tinyvae import aggregate, latent_space
+    from tinyvae.measure import aggregate, latent_space
 
     prior = None if "latent" in model.parts else latent_space.fit_prior(model, mnist.train_images)
     mean, covariance = prior or (np.zeros(2), np.eye(2))
@@ -181,8 +181,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Both planes of seed 0, and what becomes of the label as a code is moved."""
     import numpy as np
 
-    from tinyvae.canvas import BLUE, ORANGE, new_figure, save, style
-    from tinyvae.charts import CLASS_COLORS
+    from tinyvae.pictures.canvas import BLUE, ORANGE, new_figure, save, style
+    from tinyvae.pictures.charts import CLASS_COLORS
 
     figures, colors = result["figures"], {"ae": ORANGE, "vae": BLUE}
     with style():

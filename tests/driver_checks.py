@@ -15,8 +15,8 @@ from tinyvae.device import address, cuda, cuda_stream, gpu, open_device  # noqa:
 from tinyvae.device.machine import look  # noqa: E402
 from tinyvae.errors import DeviceError, KernelError  # noqa: E402
 from tinyvae.kernels import RELU  # noqa: E402
-from tinyvae.kernels.cuda import compile as compiled  # noqa: E402
-from tinyvae.kernels.cuda.intrinsics import load4  # noqa: E402
+from tinyvae.kernels.cuda.engine import compile as compiled  # noqa: E402
+from tinyvae.kernels.cuda.engine.intrinsics import load4  # noqa: E402
 
 device = open_device("cuda")
 ops = kernels.load("cuda", unchecked=True)

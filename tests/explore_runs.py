@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae import zoo
+from tinyvae.app.run import Run
 from tinyvae.config import ModelConfig, RunConfig
 from tinyvae.datasets.dataset import as_dataset
 from tinyvae.layers import Activation, Conv2d, ConvTranspose2d, Dense, Flatten, Reshape, Sequential, SiLU
 from tinyvae.models import VAE
-from tinyvae.run import Run
 
 GREY, COLOUR, ODD = (12, 10, 1), (8, 9, 3), (11, 13, 1)
 

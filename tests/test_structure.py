@@ -103,7 +103,7 @@ def test_an_upward_arrow_is_noticed(tmp_path, monkeypatch):
     lines = [
         "from ..models import VAE",
         "def f():\n    from .. import zoo",
-        "import tinyvae.step",
+        "import tinyvae.training.step",
         "from tinyvae import cli",
     ]
     for source, target in zip(lines, ["models", "zoo", "step", "cli"], strict=True):

@@ -9,9 +9,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "aggregate", "anomaly", "checkpoint", "classifier", "clock", "config", "datasets", "device", "doctor", "errors",
-    "evaluate", "explain", "explore", "gradient_check", "judges", "kernels", "latent_space", "layers", "learn",
-    "models", "museum", "params", "plots", "run", "sklearn", "step", "training", "zoo",
+    "check": "check", "config": "config", "datasets": "datasets", "device": "device", "errors": "errors",
+    "kernels": "kernels", "layers": "layers", "learn": "learn", "measure": "measure", "models": "models",
+    "pictures": "pictures", "sklearn": "sklearn", "training": "training", "zoo": "models.zoo",
 }  # fmt: skip
 
 _NAMES = {
@@ -26,11 +26,11 @@ _NAMES = {
     "DenoisingAutoEncoder": "models",
     "Model": "models",
     "train": "training",
-    "explain_objective": "explain",
-    "gradcheck": "gradient_check",
-    "gradcheck_fn": "gradient_check",
-    "save": "checkpoint",
-    "load": "checkpoint",
+    "explain_objective": "measure.explain",
+    "gradcheck": "check",
+    "gradcheck_fn": "check",
+    "save": "training.checkpoint",
+    "load": "training.checkpoint",
     "TinyvaeError": "errors",
 }
 
@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(import_module(f".{_NAMES[name]}", __name__), name)
     if name in _MODULES:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
 
 

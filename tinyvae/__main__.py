@@ -3,6 +3,6 @@ It knows nothing but where that is."""
 
 import sys
 
-from .cli import main
+from .app.cli import main
 
 sys.exit(main())

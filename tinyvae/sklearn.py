@@ -15,12 +15,11 @@ try:
 except ImportError as error:
     raise ImportError(f"tinyvae.sklearn needs scikit-learn 1.6 or newer ({error}); pip install scikit-learn") from None
 
-from . import zoo
 from .config import DEFAULT_DEVICE, DTYPES, ModelConfig, TrainConfig
 from .errors import ConfigError, DataError
-from .evaluate import importance_sampling
-from .models import VAE, Model
-from .step import Feed, Step
+from .measure.evaluate import importance_sampling
+from .models import VAE, Model, zoo
+from .training.step import Feed, Step
 
 SEEDS = 2**31 - 1
 ROUNDING = 1e-6  # a scaler may leave 1.0000000000000002

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tinyvae.explore import write_page
-from tinyvae.run import open_run
+from tinyvae.app.run import open_run
+from tinyvae.pictures.explore import write_page
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 VIEWS = {

@@ -8,7 +8,7 @@ At its heart is the tile of rung 8. What comes with it is what a product needs t
 - smaller tiles and masked loads at the edges: a layer's 400 outputs or 20 latents do not divide by 14 and 32;
 - bias and activation added while the block is in the cache, float64 by the same code, checked arguments.
 
-Look at: tinyvae/kernels/cpu/tile.py and product.py, now that you know every idea in them.
+Look at: tinyvae/kernels/cpu/engine/tile.py and product.py, now that you know every idea in them.
 """
 
 from importlib import import_module

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -23,7 +23,8 @@ from numba import from_dtype, typeof, types
 
 from ..device import cuda
 from ..kernels import OPS, ops_of
-from ..kernels.cuda import COLUMN, TF32_COLUMN, __path__, compile
+from ..kernels.cuda import COLUMN, TF32_COLUMN, __path__
+from ..kernels.cuda.engine import compile
 from ..kernels.op import FLOATS
 from .cases import convs, ops, products
 from .verify import VARIANTS
@@ -152,7 +153,7 @@ def launches() -> list[Launched]:
 def never_launched(found: list[Launched]) -> list[str]:
     """Kernels that stand in the column's files and that no call above launches."""
     met = {one.kernel for one in found}
-    files = [import_module(f"{compile.__package__}.{info.name}") for info in iter_modules(__path__)]
+    files = [import_module(info.name) for info in walk_packages(__path__, "tinyvae.kernels.cuda.")]
     written = {value for file in files for value in vars(file).values() if isinstance(value, compile.Kernel)}
     return sorted(kernel.name for kernel in written - met)
 

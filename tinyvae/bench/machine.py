@@ -21,8 +21,8 @@ from numba.extending import intrinsic
 
 from .. import __version__
 from ..device import NumpyDevice
-from ..kernels.cpu.compile import jit, parallel
-from ..kernels.cpu.tile import VECTOR_BYTES, Vectors, machine
+from ..kernels.cpu.engine.compile import jit, parallel
+from ..kernels.cpu.engine.tile import VECTOR_BYTES, Vectors, machine
 from .cases import Case
 from .job import Job
 

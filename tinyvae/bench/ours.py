@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import datasets, kernels, zoo
+from .. import datasets, kernels
 from ..config import TrainConfig
 from ..device import NumpyDevice, open_device
 from ..kernels import OPS
-from ..step import Feed, Step
+from ..models import zoo
+from ..training.step import Feed, Step
 from .cases import Case
 from .job import Job, burst, step_job
 from .verify import Arrays

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..canvas import BLUE, GREEN, GREY, NOTE, ORANGE, TITLE, new_figure, save, style
 from ..errors import DataError
+from ..pictures.canvas import BLUE, GREEN, GREY, NOTE, ORANGE, TITLE, new_figure, save, style
 from .job import OURS
 from .report import Results, rate, thread_counts
 

@@ -11,10 +11,21 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..clock import CLIP, CORRECTION1, CORRECTION2, KL_BETA, KL_CAPACITY, KL_FREE, LR, PLAN, PLAN_HEAD, RATES
 from ..device import NumpyDevice, open_device
 from ..errors import TinyvaeError
 from ..kernels import IDENTITY, OPS, SIGMOID, SOFTPLUS, TANH
+from ..kernels.clock import (
+    CLIP,
+    CORRECTION1,
+    CORRECTION2,
+    KL_BETA,
+    KL_CAPACITY,
+    KL_FREE,
+    LR,
+    PLAN,
+    PLAN_HEAD,
+    RATES,
+)
 from ..kernels.reference_objective import LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS
 
 Arrays = dict[str, np.ndarray]

@@ -31,7 +31,7 @@ def peak_bytes() -> int:
 
 def watch_first_step() -> None:
     """Marks the end of the first step that any Step makes."""
-    from ..step import Step
+    from ..training.step import Step
 
     run = Step.run
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from ..clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from ..config import require_precision
 from ..errors import KernelError
 from . import reference, reference_layers, reference_objective, table_layers
+from .clock import COUNTERS, PLAN, PLAN_HEAD, RATES
 from .first_calls import FirstCalls
 from .op import Arg, Op, per, rows_rule, three_examples
 from .reference import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
@@ -367,7 +367,7 @@ class _Later(Mapping[str, Callable[..., None]]):
 
     def compiler(self) -> Any:
         """The module that compiles this column."""
-        return import_module(f"{self._module}.compile", __name__)
+        return import_module(f"{self._module}.engine.compile", __name__)
 
     def __getitem__(self, name: str) -> Callable[..., None]:
         return self._column()[name]

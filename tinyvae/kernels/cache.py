@@ -20,14 +20,14 @@ import llvmlite
 import numba
 import numpy as np
 
-SHARED = ("reference.py", "scratch.py", "cpu/vector_math.py", "../clock.py")  # kernels hold constants of theirs
+HERE = Path(__file__).parent
 
 
-def fingerprint(column: Path, *depends: Any) -> str:
-    """A hash of a column's sources, of the compilers' versions, and of all else that its machine code depends on."""
+def fingerprint(*depends: Any) -> str:
+    """A hash of this room, of the compilers' versions, and of all else that its machine code depends on."""
     digest = hashlib.sha256()
-    for path in (*sorted(column.glob("*.py")), *(column.parent / name for name in SHARED)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(HERE.rglob("*.py")):
+        digest.update(path.relative_to(HERE).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(repr((numba.__version__, llvmlite.__version__, np.__version__, *depends)).encode())
     return digest.hexdigest()[:16]
 

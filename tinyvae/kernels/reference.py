@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..clock import (
+from .clock import (
     BASE_LR,
     BATCH_SIZE,
     BETA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..clock import CURSOR, SEED, STEP
+from .clock import CURSOR, SEED, STEP
 from .reference import _bits, _row_starts
 from .reference import philox_normal as _philox_normal
 

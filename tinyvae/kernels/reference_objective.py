@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..clock import KL_BETA, KL_CAPACITY, KL_FREE
+from .clock import KL_BETA, KL_CAPACITY, KL_FREE
 from .reference import LOG_2PI
 
 LEVELS = 256  # grey levels of a pixel: 0, 1/255, … 1

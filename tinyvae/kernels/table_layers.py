@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..clock import COUNTERS
+from .clock import COUNTERS
 from .op import Arg, Op, per, rows_rule, three_examples
 
 

@@ -4,7 +4,7 @@ They know ops and each other's shapes; not models, losses or training."""
 from .conv import Conv2d, ConvTranspose2d
 from .dense import Activation, Dense, SiLU
 from .importance import ImportanceLatent
-from .joining import Residual, Upsample, WithLabel
+from .join import Residual, Upsample, WithLabel
 from .latent import Latent, Prior
 from .layer import Gate, Layer, Sequential, Shape, Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..kernels import IDENTITY, output_size
-from ..params import weight_and_bias
 from .dense import KINKED, activation, activation_name
 from .layer import Layer, Shape, Site, Twin
+from .params import weight_and_bias
 
 Pair = tuple[int, int]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU
-from ..params import weight_and_bias
 from .layer import Layer, Shape, Site, Twin, size_of
+from .params import weight_and_bias
 
 KINKED = (RELU, LEAKY_RELU, ELU)  # ELU's second derivative jumps, which central differences can notice
 

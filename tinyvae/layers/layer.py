@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..clock import Clock
 from ..errors import KernelError, ShapeError
 from ..kernels import OPS
+from ..kernels.clock import Clock
 from ..kernels.op import NO_OPTIONS
-from ..params import ParamTable, Tensor
+from .params import ParamTable, Tensor
 
 Shape = tuple[int, ...]
 

@@ -11,9 +11,9 @@ import numpy as np
 from ..config import LIKELIHOODS
 from ..errors import ConfigError
 from ..kernels.reference_objective import LEAST_LOG_SCALE, LEVELS, continuous_bernoulli_nll
-from ..params import Tensor
 from .layer import Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood, LikelihoodTwin
+from .params import Tensor
 
 LOG_2PIE = float(np.log(2 * np.pi)) + 1
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import KernelError, ShapeError
-from ..params import Tensor
 from .layer import Layer, Shape, Site, Twin, size_of
+from .params import Tensor
 
 EPSILON = 1e-5  # added to a variance, PyTorch's default
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..kernels import IDENTITY
-from ..params import Tensor
 from .conv import Conv2d
 from .dense import Dense
 from .layer import Layer, Shape, Site, Twin
+from .params import Tensor
 
 
 class SpectralNorm(Layer):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..gradient_check import gradcheck_fn
+from ..check import gradcheck_fn
 from .exercise import CASES, Arguments, Exercise, Function
 
 LAUNCHES = 4  # of a wrong kernel, to see whether its threads race

@@ -13,7 +13,7 @@ class AutoEncoder(Model):
 
     encoder: image → (latent,). decoder: (latent,) → the likelihood's outputs. Hinton & Salakhutdinov 2006.
     It has no prior: `sample` draws z ~ N(0, I), which its codes need not follow; a Gaussian fitted to the codes
-    (`tinyvae.evaluate.fit_prior`) can be given instead.
+    (`tinyvae.measure.evaluate.fit_prior`) can be given instead.
     """
 
     figure_names = ("loss", "recon")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..clock import COUNTERS, SEED, Clock, Stream
 from ..config import (
     DEFAULT_DEVICE,
     DTYPES,
@@ -23,8 +22,9 @@ from ..config import (
 )
 from ..device import open_device
 from ..errors import ConfigError, DataError, ShapeError
+from ..kernels.clock import COUNTERS, SEED, Clock, Stream
 from ..layers import Gate, Layer, Likelihood, Shape, Site
-from ..params import ParamTable
+from ..layers.params import ParamTable
 
 EVAL_ROWS = 256  # rows of the twins behind encode, decode and the evaluation passes
 

@@ -16,7 +16,7 @@ Look at: % of peak, and then at the one line that differs in rung 2.
 import numpy as np
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import blocks_for, kernel, launch
+from tinyvae.kernels.cuda.engine.compile import blocks_for, kernel, launch
 
 IDEA = "a thread for each element"
 # 32 multiply-adds (2 flop each) of a warp ask for 32 sectors of A and 1 of B, 32 bytes each

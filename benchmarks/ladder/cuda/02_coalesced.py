@@ -16,7 +16,7 @@ Look at: × before.
 import numpy as np
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import blocks_for, kernel, launch
+from tinyvae.kernels.cuda.engine.compile import blocks_for, kernel, launch
 
 IDEA = "a warp reads neighbours"
 # 32 multiply-adds of a warp ask for 1 sector of A and 4 of B

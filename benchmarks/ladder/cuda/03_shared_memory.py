@@ -20,7 +20,7 @@ import numpy as np
 from numba import float32
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import blocks_for, kernel, launch
+from tinyvae.kernels.cuda.engine.compile import blocks_for, kernel, launch
 
 IDEA = "tiles in shared memory"
 # a block fetches 2 tiles of SIDE × SIDE for SIDE³ multiply-adds

@@ -20,7 +20,7 @@ import numpy as np
 from numba import float32
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import blocks_for, kernel, launch
+from tinyvae.kernels.cuda.engine.compile import blocks_for, kernel, launch
 
 IDEA = "8 sums in a thread's registers"
 # a block fetches 64 · DEPTH numbers of A and as many of B for 64 · 64 · DEPTH multiply-adds

@@ -18,7 +18,7 @@ import numpy as np
 from numba import float32
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import blocks_for, kernel, launch
+from tinyvae.kernels.cuda.engine.compile import blocks_for, kernel, launch
 
 IDEA = "8 × 8 sums in registers"
 # a block fetches 128 · DEPTH numbers of A and as many of B for 128 · 128 · DEPTH multiply-adds

@@ -22,8 +22,8 @@ import numpy as np
 from numba import complex128, float32
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import aligned, blocks_for, device_function, kernel, launch
-from tinyvae.kernels.cuda.intrinsics import commit_copies, copy16, load4, store4, wait_copies
+from tinyvae.kernels.cuda.engine.compile import aligned, blocks_for, device_function, kernel, launch
+from tinyvae.kernels.cuda.engine.intrinsics import commit_copies, copy16, load4, store4, wait_copies
 
 rung5 = import_module("05_register_tile")
 

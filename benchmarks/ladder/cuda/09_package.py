@@ -10,14 +10,14 @@ what a product needs that is not 4096 × 4096:
 - sums leave by way of shared memory, so that neighbouring threads store neighbours; bias and activation on the way;
 - the transposed products of the backward pass, float64, and rung 8's instruction, by the same loop.
 
-Look at: tinyvae/kernels/cuda/product.py, tile.py and dense.py, now that you know every idea in them.
+Look at: tinyvae/kernels/cuda/engine/product.py, tile.py and dense.py, now that you know every idea in them.
 """
 
 from importlib import import_module
 
 from tinyvae.kernels import IDENTITY
 from tinyvae.kernels.cuda.dense import dense
-from tinyvae.kernels.cuda.tile import SMALL
+from tinyvae.kernels.cuda.engine.tile import SMALL
 
 IDEA = "tinyvae's op: tiles for every size"
 # as in rung 5, where the largest tile is taken

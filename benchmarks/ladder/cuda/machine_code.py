@@ -16,7 +16,7 @@ import numpy as np
 from rungs import markdown, number, title
 
 from tinyvae.bench import cuda_code
-from tinyvae.kernels.cuda import compile
+from tinyvae.kernels.cuda.engine import compile
 
 CAPABILITY = 9, 0
 SIZE = 4096

@@ -10,7 +10,7 @@ import numpy as np
 from numba import float32
 
 from tinyvae.device import cuda
-from tinyvae.kernels.cuda.compile import kernel, launch
+from tinyvae.kernels.cuda.engine.compile import kernel, launch
 
 CHAINS, REPEATS = 16, 8  # sums that do not wait for one another; how often a round goes through them
 ROUNDS, THREADS, BLOCKS = 2_000, 256, 8  # blocks for each multiprocessor: 2,048 threads, as many as it holds

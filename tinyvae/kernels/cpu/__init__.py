@@ -9,7 +9,18 @@ from typing import Any
 from numba import config
 
 from ...errors import KernelError
-from . import conv, dense, elementwise, importance, joining, likelihood, noise, normalise, optimise, spectral
+from . import (
+    conv,
+    dense,
+    elementwise,
+    importance,
+    join,
+    likelihood,
+    noise,
+    normalise,
+    optimise,
+    spectral,
+)
 
 _FILES = {
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
@@ -25,7 +36,7 @@ _FILES = {
     importance: ("importance_weights", "importance_grad", "importance_objective"),
     normalise: ("batch_norm", "batch_norm_frozen", "batch_norm_grad", "layer_norm", "layer_norm_grad"),
     spectral: ("spectral_norm", "spectral_norm_grad"),
-    joining: (
+    join: (
         "dropout", "add_noise", "add", "concat_label", "concat_label_grad", "gather_labels", "upsample",
         "upsample_grad",
     ),

@@ -9,14 +9,14 @@ from numba import get_num_threads, prange
 
 from ..reference import RELU
 from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
-from .compile import jit, parallel
-from .conv_grad_w import backward_w
-from .conv_grad_x import backward_x, backward_x_narrow
 from .dense import bias_grad
 from .elementwise import finish
-from .product import PANEL_BYTES, SMALL, pack_panels
-from .tile import FROM_BIAS, FROM_ZERO, TALL, VECTOR_BYTES, tile_address
-from .windows import aligned, clear, copy_padded, window_grid
+from .engine.compile import jit, parallel
+from .engine.conv_grad_w import backward_w
+from .engine.conv_grad_x import backward_x, backward_x_narrow
+from .engine.product import PANEL_BYTES, SMALL, pack_panels
+from .engine.tile import FROM_BIAS, FROM_ZERO, TALL, VECTOR_BYTES, tile_address
+from .engine.windows import aligned, clear, copy_padded, window_grid
 
 
 @jit

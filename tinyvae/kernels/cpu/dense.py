@@ -8,9 +8,9 @@ from numba import get_num_threads
 
 from ..reference import RELU
 from .elementwise import finish
-from .product import SMALL, block, column_sums, column_sums_spread, product
-from .sparse import dense_listed, grad_w_listed, grad_x_listed, worth
-from .tile import address, tile_address
+from .engine.product import SMALL, block, column_sums, column_sums_spread, product
+from .engine.sparse import dense_listed, grad_w_listed, grad_x_listed, worth
+from .engine.tile import address, tile_address
 
 LARGE = 250_000  # numbers from which on a column sum is worth threads
 MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have

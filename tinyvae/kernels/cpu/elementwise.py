@@ -14,8 +14,8 @@ import numpy as np
 from numba import carray, prange
 
 from ..reference import ELU, LEAKY_RELU, LEAKY_SLOPE, LOG_2PI, RELU, SIGMOID, SOFTPLUS, TANH
-from .compile import jit, parallel
-from .vector_math import (
+from .engine.compile import jit, parallel
+from .engine.vector_math import (
     add_in_any_order,
     apply_activation,
     decay,

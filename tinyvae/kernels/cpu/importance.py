@@ -7,9 +7,9 @@ import math
 
 from numba import carray, prange
 
-from .compile import jit, parallel
 from .elementwise import _sum
-from .vector_math import add_in_any_order, exp, muladd, stack_array
+from .engine.compile import jit, parallel
+from .engine.vector_math import add_in_any_order, exp, muladd, stack_array
 
 IMAGES = 4  # images per part
 PAYS = 1 << 16  # latent numbers from which threads pay

@@ -13,12 +13,23 @@ import math
 import numpy as np
 from numba import carray, prange
 
-from ...clock import KL_BETA, KL_CAPACITY, KL_FREE
+from ..clock import KL_BETA, KL_CAPACITY, KL_FREE
 from ..reference import LOG_2PI
 from ..reference_objective import COTH, LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS, TINY
-from .compile import jit, parallel
 from .elementwise import HEAVY, LIGHT, STRETCH, _gaussian_row, _sum
-from .vector_math import add_in_any_order, exp, expm1, log, muladd, polynomial, sigmoid, softplus, stack_array, typed
+from .engine.compile import jit, parallel
+from .engine.vector_math import (
+    add_in_any_order,
+    exp,
+    expm1,
+    log,
+    muladd,
+    polynomial,
+    sigmoid,
+    softplus,
+    stack_array,
+    typed,
+)
 
 LANES = 16  # maxima kept side by side over the levels of a pixel
 

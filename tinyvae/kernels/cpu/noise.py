@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numba import carray, prange
 
-from ...clock import CURSOR, ROW, SEED, STEP
-from .compile import jit, parallel
-from .vector_math import cos_sin_turn, inlined, log, stack_array, unit
+from ..clock import CURSOR, ROW, SEED, STEP
+from .engine.compile import jit, parallel
+from .engine.vector_math import cos_sin_turn, inlined, log, stack_array, unit
 
 BUFFER = 1024  # words computed at a time
 GROUP = 8  # blocks in a round of the vector loop: always whole rounds, a block alone costs as much as eight

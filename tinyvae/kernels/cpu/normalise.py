@@ -10,8 +10,8 @@ import math
 
 from numba import carray, prange
 
-from .compile import jit, parallel
-from .vector_math import add_in_any_order, muladd, stack_array
+from .engine.compile import jit, parallel
+from .engine.vector_math import add_in_any_order, muladd, stack_array
 
 COLUMNS = 32  # columns taken at a time, by one thread
 ROWS = 16  # rows taken at a time, by one thread

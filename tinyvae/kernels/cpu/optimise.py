@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import carray, prange
 
-from ...clock import (
+from ..clock import (
     BASE_LR,
     BATCH_SIZE,
     BETA,
@@ -42,9 +42,9 @@ from ...clock import (
     STEPWISE,
     TOTAL,
 )
-from .compile import jit, parallel
 from .elementwise import HEAVY, LIGHT, chunks, part
-from .vector_math import add_in_any_order, muladd, stack_array
+from .engine.compile import jit, parallel
+from .engine.vector_math import add_in_any_order, muladd, stack_array
 
 PARTIALS = 64  # sums of grad_norm, added in order: the same number on every machine
 

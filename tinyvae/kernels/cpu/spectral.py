@@ -11,9 +11,9 @@ import math
 from numba import carray, prange
 
 from ..reference_layers import LEAST_LENGTH
-from .compile import jit, parallel
+from .engine.compile import jit, parallel
+from .engine.vector_math import add_in_any_order, muladd, stack_array
 from .normalise import COLUMNS, ROWS, blocks
-from .vector_math import add_in_any_order, muladd, stack_array
 
 PARTIALS = 64  # sums of <grad_normalised, normalised>, added in order
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from ..reference import IDENTITY
 from ..scratch import depth_parts
-from .compile import aligned, blocks_for, device_function, launch
-from .product import product
-from .sums import add_lines
-from .tile import NOWHERE, PLAIN, SMALL, TINY, Tile, matrix, row_major, tile_for
-from .windows import divisor, flat_windows, gathered, quad, split, windows_in, windows_of
+from .engine.compile import aligned, blocks_for, device_function, launch
+from .engine.product import product
+from .engine.sums import add_lines
+from .engine.tile import NOWHERE, PLAIN, SMALL, TINY, Tile, matrix, row_major, tile_for
+from .engine.windows import divisor, flat_windows, gathered, quad, split, windows_in, windows_of
 
 FEW = 32  # columns up to which the phases of an image's gradient stand side by side
 U = np.uint32

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from ..reference import IDENTITY
 from ..scratch import depth_parts
-from .compile import aligned, blocks_for, launch
-from .product import product
-from .sums import add_lines
-from .tile import PLAIN, TENSOR, matrix, row_major, tile_for
+from .engine.compile import aligned, blocks_for, launch
+from .engine.product import product
+from .engine.sums import add_lines
+from .engine.tile import PLAIN, TENSOR, matrix, row_major, tile_for
 
 
 def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add=0, grad_b=None, parts=1):

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...device import cuda
 from ..reference import ELU, IDENTITY, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
-from .compile import aligned, blocks_for, device_function, kernel, launch
-from .intrinsics import load4, store4
-from .scalar_math import log1p_unit, reciprocal
+from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.intrinsics import load4, store4
+from .engine.scalar_math import log1p_unit, reciprocal
 
 THREADS = 256
 WIDE = ("LDG.128", "STG.128")

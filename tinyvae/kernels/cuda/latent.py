@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from ...device import cuda
-from .compile import aligned, blocks_for, device_function, kernel, launch
 from .elementwise import THREADS, WIDE
-from .intrinsics import load4, store4
-from .reduce import block_sum, power_of_two
+from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.intrinsics import load4, store4
+from .engine.reduce import block_sum, power_of_two
 
 BLOCK = 1024  # threads that sum the objective, at most
 

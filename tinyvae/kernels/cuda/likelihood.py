@@ -14,11 +14,11 @@ import numpy as np
 
 from ...device import cuda
 from ..reference import LOG_2PI
-from .compile import aligned, blocks_for, device_function, kernel, launch
 from .elementwise import WIDE, positive
-from .intrinsics import load4, store4
-from .reduce import group_sum, power_of_two
-from .scalar_math import log1p_unit, reciprocal
+from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.intrinsics import load4, store4
+from .engine.reduce import group_sum, power_of_two
+from .engine.scalar_math import log1p_unit, reciprocal
 
 WIDEST = 1024  # threads for a row of float32, at most: a whole block; half as many for float64, by its registers
 BLOCK = 128  # threads of a block, at least

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from ...clock import CURSOR, ROW, SEED, STEP
 from ...device import cuda
-from .compile import aligned, blocks_for, device_function, kernel, launch
-from .intrinsics import cos_pi, load4, sin_pi, store4
+from ..clock import CURSOR, ROW, SEED, STEP
+from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.intrinsics import cos_pi, load4, sin_pi, store4
 
 THREADS = 128
 

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from ...clock import (
+from ...device import address, cuda
+from ..clock import (
     BASE_LR,
     BATCH_SIZE,
     BETA,
@@ -41,11 +42,10 @@ from ...clock import (
     STEPWISE,
     TOTAL,
 )
-from ...device import address, cuda
 from ..scratch import norm_sums
-from .compile import aligned, blocks_for, device_function, kernel, launch
-from .intrinsics import cos_pi, load4, store4
-from .reduce import block_sum
+from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.intrinsics import cos_pi, load4, store4
+from .engine.reduce import block_sum
 
 THREADS = 128
 ONE_WARP = 32

@@ -1,0 +1,45 @@
+"""Exhibits of further layers: spectral normalisation with a part left out, or with another norm.
+It knows wrong arithmetic; which check finds it is not decided here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...kernels import reference_layers as right
+from .exhibit import Array, Exhibit
+from .gradients import write
+
+
+def sigma_held_constant(
+    grad_normalised: Array, normalised: Array, u: Array, v: Array, sigma: Array, add: int, grad_weight: Array
+) -> None:
+    write(grad_weight, grad_normalised / sigma, add)
+
+
+def frobenius_norm(weight: Array, iterations: int, u: Array, v: Array, sigma: Array, normalised: Array) -> None:
+    right.spectral_norm(weight, iterations, u, v, sigma, normalised)
+    sigma[...] = np.linalg.norm(weight)
+    normalised[...] = weight / sigma
+
+
+def frobenius_norm_grad(
+    grad_normalised: Array, normalised: Array, u: Array, v: Array, sigma: Array, add: int, grad_weight: Array
+) -> None:
+    write(grad_weight, (grad_normalised - (grad_normalised * normalised).sum() * normalised) / sigma, add)
+
+
+FURTHER_LAYERS = (
+    Exhibit(
+        "sigma-held-constant",
+        "The gradient divides by sigma and forgets that sigma moves with the weight: steps go on to make the weight "
+        "longer, which the next forward pass takes back.",
+        {"spectral_norm_grad": sigma_held_constant},
+    ),
+    Exhibit(
+        "frobenius-for-spectral",
+        "np.linalg.norm of a matrix is its Frobenius norm, larger than the largest singular value by up to √n: the "
+        "gradient is right, and every layer flatter than meant.",
+        {"spectral_norm": frobenius_norm, "spectral_norm_grad": frobenius_norm_grad},
+        hidden=True,
+    ),
+)

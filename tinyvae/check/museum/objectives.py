@@ -1,0 +1,342 @@
+"""Exhibits of the second room: latent layer, likelihoods and objective. Many are consistent, and mean something else.
+It knows wrong arithmetic; which check finds it is not decided here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...kernels import reference as right
+from ...models import Batch, Model
+from .exhibit import Array, Exhibit
+
+# ---------------------------------------------------------------------------------------------- latent
+
+
+def halves(h: Array) -> tuple[Array, Array]:
+    """z_mean and z_log_sigma."""
+    L = h.shape[1] // 2
+    return h[:, :L], h[:, L:]
+
+
+def per_image(rows: Array, B: int) -> Array:
+    """(R, latent) as (B, samples, latent)."""
+    return rows.reshape(B, -1, rows.shape[1])
+
+
+def variance_for_sigma(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    right.latent(h, eps, z, kl)
+    mean, log_sigma = halves(h)
+    per_image(z, len(h))[...] = mean[:, None] + np.exp(2 * log_sigma)[:, None] * per_image(eps, len(h))
+
+
+def variance_for_sigma_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
+    log_sigma, L = halves(h)[1], h.shape[1] // 2
+    pathwise = (per_image(grad_z, len(h)) * per_image(eps, len(h))).sum(axis=1)
+    grad_h[:, L:] += pathwise * (2 * np.exp(2 * log_sigma) - np.exp(log_sigma))
+
+
+def kl_of_log_variance(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    right.latent(h, eps, z, kl)
+    mean, log_sigma = halves(h)
+    kl[...] = -0.5 * (1 + log_sigma - mean * mean - np.exp(log_sigma))
+
+
+def kl_of_log_variance_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
+    log_sigma, L = halves(h)[1], h.shape[1] // 2
+    grad_h[:, L:] += kl_weight / len(h) * (0.5 * np.expm1(log_sigma) - np.expm1(2 * log_sigma))
+
+
+def kl_negative(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    right.latent(h, eps, z, kl)
+    kl *= -1
+
+
+def kl_negative_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, -kl_weight, grad_h)
+
+
+def kl_mean(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    right.latent(h, eps, z, kl)
+    kl /= kl.shape[1]
+
+
+def kl_mean_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight / len(kl_weight), grad_h)
+
+
+def kl_not_averaged(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight * len(h), grad_h)
+
+
+def kl_pulls_away(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
+    L = h.shape[1] // 2
+    grad_h[:, :L] -= 2 * kl_weight / len(h) * h[:, :L]
+
+
+def kl_single_exponent(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
+    log_sigma, L = halves(h)[1], h.shape[1] // 2
+    grad_h[:, L:] += kl_weight / len(h) * (np.expm1(log_sigma) - np.expm1(2 * log_sigma))
+
+
+def sigma_left_out(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
+    log_sigma, L = halves(h)[1], h.shape[1] // 2
+    pathwise = (per_image(grad_z, len(h)) * per_image(eps, len(h))).sum(axis=1)
+    grad_h[:, L:] += pathwise * (1 - np.exp(log_sigma))
+
+
+def path_cut(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    right.latent_grad(h, np.zeros_like(eps), grad_z, kl_weight, grad_h)
+
+
+def other_noise(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    again = np.random.default_rng(0).standard_normal(eps.shape)
+    right.latent_grad(h, again.astype(eps.dtype), grad_z, kl_weight, grad_h)
+
+
+def first_sample_only(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    only = np.zeros_like(grad_z)
+    per_image(only, len(h))[:, 0] = per_image(grad_z, len(h))[:, 0]
+    right.latent_grad(h, eps, only, kl_weight, grad_h)
+
+
+def fresh_noise(counters: Array, stream: int, out: Array) -> None:
+    out[...] = np.random.default_rng().standard_normal(out.shape)
+
+
+LATENT = (
+    Exhibit(
+        "variance-for-sigma",
+        "exp(log-variance) taken for the standard deviation, with the matching gradient: published in several "
+        "libraries. The samples are blurred more than q says, and no gradient check can see it.",
+        {"latent": variance_for_sigma, "latent_grad": variance_for_sigma_back},
+        hidden=True,
+    ),
+    Exhibit(
+        "kl-of-log-variance",
+        "z drawn with exp(z_log_sigma), the KL taken from a formula for log-variances: consistent, but of another q.",
+        {"latent": kl_of_log_variance, "latent_grad": kl_of_log_variance_back},
+        hidden=True,
+    ),
+    Exhibit(
+        "kl-negative",
+        "½ Σ (1 + 2 z_log_sigma − …) without its minus: the loss falls for ever while the codes run away.",
+        {"latent": kl_negative, "latent_grad": kl_negative_back},
+        hidden=True,
+    ),
+    Exhibit(
+        "kl-mean-over-latents",
+        "The reconstruction summed over pixels, the KL averaged over latents: beta is 1/20 and nobody chose it.",
+        {"latent": kl_mean, "latent_grad": kl_mean_back},
+        hidden=True,
+    ),
+    Exhibit(
+        "kl-not-averaged",
+        "The KL's gradient without 1/B: beta grows with the batch size, and the posterior collapses.",
+        {"latent_grad": kl_not_averaged},
+    ),
+    Exhibit(
+        "kl-pulls-away",
+        "The sign of z_mean in the KL's gradient turned round: codes are pushed away from the prior.",
+        {"latent_grad": kl_pulls_away},
+    ),
+    Exhibit(
+        "kl-single-exponent",
+        "exp(z_log_sigma) − 1 for exp(2 z_log_sigma) − 1: half of the formula for log-variances.",
+        {"latent_grad": kl_single_exponent},
+    ),
+    Exhibit(
+        "sigma-left-out",
+        "dz/dz_log_sigma = eps, without exp(z_log_sigma): right at the start, where z_log_sigma is near 0.",
+        {"latent_grad": sigma_left_out},
+    ),
+    Exhibit(
+        "path-cut",
+        "z sampled without the reparameterisation: z_log_sigma learns from the KL alone and returns to 0.",
+        {"latent_grad": path_cut},
+    ),
+    Exhibit(
+        "backward-draws-again",
+        "The backward pass draws noise of its own instead of using the noise of the forward pass.",
+        {"latent_grad": other_noise},
+    ),
+    Exhibit(
+        "first-sample-only",
+        "With k samples per image the gradient of the first one is kept; with k = 1 all is well.",
+        {"latent_grad": first_sample_only},
+    ),
+    Exhibit(
+        "noise-redrawn",
+        "Noise from a generator with hidden state: f(x + h) and f(x − h) see different noise, and a resumed run "
+        "is another run.",
+        {"philox_normal": fresh_noise},
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- likelihoods
+
+
+def target_of(outputs: Array, x: Array) -> Array:
+    """x repeated for every sample."""
+    return np.repeat(x, len(outputs) // len(x), axis=0)
+
+
+def sigmoid_then_log(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    target = target_of(logits, x)
+    with np.errstate(all="ignore"):
+        p = 1 / (1 + np.exp(-logits))
+        nll[...] = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum(axis=1)
+        if grad_logits.size:
+            grad_logits[...] = row_scale[:, None] * (p - target)
+
+
+def mean_over_pixels(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
+    nll /= logits.shape[1]
+    grad_logits /= logits.shape[1]
+
+
+def sigmoid_derivative_again(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
+    if grad_logits.size:
+        p = 1 / (1 + np.exp(-logits))
+        grad_logits *= p * (1 - p)
+
+
+def target_minus_p(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
+    grad_logits *= -1
+
+
+def row_scale_ignored(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    right.bernoulli_nll(logits, x, np.ones_like(row_scale), nll, grad_logits)
+
+
+def rows_tiled(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    right.bernoulli_nll(logits, np.tile(x, (len(logits) // len(x), 1)), row_scale, nll, grad_logits)
+
+
+def constants_left_out(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+    right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
+    nll -= mean.shape[1] * (np.log(sigma) + 0.5 * right.LOG_2PI)
+
+
+def sigma_ignored(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+    right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
+    grad_mean *= sigma**2
+
+
+def square_not_halved(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+    right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
+    grad_mean *= 2
+
+
+LIKELIHOOD = (
+    Exhibit(
+        "sigmoid-then-log",
+        "log(sigmoid(logits)) in two steps: exact until a logit passes 37, then log(0). It ends some night in NaN.",
+        {"bernoulli_nll": sigmoid_then_log},
+        hidden=True,
+    ),
+    Exhibit(
+        "mean-over-pixels",
+        "The library's default reduction: nats per pixel. Beside a summed KL, beta is 784 and nobody chose it.",
+        {"bernoulli_nll": mean_over_pixels},
+        hidden=True,
+    ),
+    Exhibit(
+        "sigmoid-derivative-again",
+        "(p − x) · p (1 − p): the habit from squared errors. The cross-entropy has cancelled that factor already.",
+        {"bernoulli_nll": sigmoid_derivative_again},
+    ),
+    Exhibit(
+        "target-minus-p",
+        "x − p, the gradient of the log-likelihood, where the loss is its negative.",
+        {"bernoulli_nll": target_minus_p},
+    ),
+    Exhibit(
+        "row-scale-ignored",
+        "The gradient without the rows' weights: not averaged over the batch, and an IWAE's weights are lost.",
+        {"bernoulli_nll": row_scale_ignored},
+    ),
+    Exhibit(
+        "rows-tiled",
+        "np.tile for np.repeat: with k samples, row r is scored against image r % B. With k = 1 it is right.",
+        {"bernoulli_nll": rows_tiled},
+        hidden=True,
+    ),
+    Exhibit(
+        "constants-left-out",
+        "log sigma + ½ log 2π dropped, as it has no gradient: likelihoods of different sigma cannot be compared.",
+        {"gaussian_nll": constants_left_out},
+        hidden=True,
+    ),
+    Exhibit(
+        "sigma-squared-forgotten",
+        "mean − x without 1/sigma². With sigma = 1, the usual test, it is right.",
+        {"gaussian_nll": sigma_ignored},
+    ),
+    Exhibit(
+        "square-not-halved",
+        "2 (mean − x), the derivative of the square, where the forward pass has half the square.",
+        {"gaussian_nll": square_not_halved},
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- objective
+
+
+def mean_of_batch_means(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    before = sums.copy()
+    right.objective(nll, kl, kl_weight, sums, metrics)
+    sums[:3], sums[3] = before[:3] + metrics, before[3] + 1
+
+
+def summed_over_batch(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    right.objective(nll, kl, kl_weight, sums, metrics)
+    metrics *= len(kl)
+
+
+def beta_in_kl(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    right.objective(nll, kl, kl_weight, sums, metrics)
+    metrics[2] = metrics[0] - metrics[1]
+
+
+right_loss = Model.loss
+
+
+def evaluation_without_beta(self: Model, batch: Batch) -> None:
+    right_loss(self, batch)
+    if batch.clock is not self.clock:
+        batch.metrics[0] = batch.metrics[1] + batch.metrics[2]
+
+
+OBJECTIVE = (
+    Exhibit(
+        "mean-of-batch-means",
+        "An epoch's figure as the mean over batches: the last, ragged batch counts as much as a full one.",
+        {"objective": mean_of_batch_means},
+    ),
+    Exhibit(
+        "summed-over-batch",
+        "The loss summed over the batch, its gradient averaged: a larger batch looks worse.",
+        {"objective": summed_over_batch},
+    ),
+    Exhibit(
+        "beta-in-the-kl",
+        "The logged KL has beta in it, so that neg_elbo = recon + kl is no bound any more.",
+        {"objective": beta_in_kl},
+    ),
+    Exhibit(
+        "two-objectives",
+        "Training and evaluation compute the loss in two functions, and only one of them knows beta.",
+        methods=((Model, "loss", evaluation_without_beta),),
+        place="Model",
+    ),
+)
+
+OBJECTIVES = (*LATENT, *LIKELIHOOD, *OBJECTIVE)

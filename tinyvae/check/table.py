@@ -1,0 +1,396 @@
+"""The table that `tinyvae gradcheck` prints: every op, layer and model, and what each of them means.
+It knows which cases to run; the checks themselves are in the other files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..config import Adam, TrainConfig
+from ..device import open_device
+from ..kernels import ACTIVATIONS, LACKING, OPS
+from ..layers import (
+    Activation,
+    BatchNorm,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Conv2d,
+    ConvTranspose2d,
+    Corrupt,
+    Dense,
+    DiscretizedLogistic,
+    Dropout,
+    Flatten,
+    Gaussian,
+    GaussianOptimal,
+    GaussianPixel,
+    GaussianScalar,
+    Latent,
+    Layer,
+    LayerNorm,
+    Likelihood,
+    Reshape,
+    Residual,
+    Sequential,
+    SiLU,
+    SpectralNorm,
+    Upsample,
+    WithLabel,
+)
+from ..models import zoo
+from ..training.step import make_plan
+from .bench import Runner
+from .check import gradcheck, gradcheck_fn
+from .differences import Plan
+from .meaning import MEANINGS, Meaning, MeaningError
+from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
+from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
+from .meaning_ops import OP_MEANINGS
+from .pairs import PAIRS, Pair
+from .pairs_layers import LAYER_PAIRS
+from .report import Failure, Report
+
+DEFAULT_SIZE = Plan(elements=0, sampled=0, directions=3)  # of a model of 10⁵ parameters and more
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. group: "op", "meaning", "layer" or "model". places: the ops and classes it looks at."""
+
+    group: str
+    name: str
+    places: tuple[str, ...]
+    run: Callable[[str, int], Report | str]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The outcome of a check."""
+
+    group: str
+    name: str
+    text: str
+    ok: bool
+    seconds: float
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "WRONG"
+        return f"{self.group:<8}{self.name:<59}{verdict:<6}{self.text:<56}{self.seconds:5.2f} s"
+
+
+@dataclass
+class Table:
+    """All lines. `str(table)` is the text that the command line prints."""
+
+    device: str
+    seed: int
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed, and every op was looked at."""
+        return bool(self.lines) and all(line.ok for line in self.lines)
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, one sentence each."""
+        return [failure for line in self.lines for failure in line.failures]
+
+    def summary(self) -> str:
+        """Failures, then the last line."""
+        wrong = sum(not line.ok for line in self.lines)
+        seconds = sum(line.seconds for line in self.lines)
+        verdict = f"{wrong} of {len(self.lines)} checks FAILED" if wrong else f"all {len(self.lines)} checks passed"
+        return "\n".join([*self.failures, f"{verdict} on device {self.device}, float64, {seconds:.1f} s"])
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.lines), self.summary()])
+
+
+# ---------------------------------------------------------------------------------------------- the cases
+
+
+def _of_pair(pair: Pair) -> Check:
+    def run(device: str, seed: int) -> Report:
+        report = Report(pair.name)
+        forward, backward, kinks = pair.make(Runner(device))
+        for size in (1, 2, 0):
+            arrays = pair.arrays(np.random.default_rng((seed, size)), size)
+            one = gradcheck_fn(forward, backward, *arrays, wrt=pair.wrt, kinks=kinks, seed=seed, name=pair.name)
+            report.rows, report.failures = report.rows + one.rows, report.failures + one.failures
+        return report
+
+    return Check("op", pair.name, pair.ops, run)
+
+
+def _of_meaning(group: str, meaning: Meaning) -> Check:
+    return Check(group, meaning.name, meaning.places, lambda device, seed: meaning.run(device))
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A layer at one shape: build() makes a fresh one."""
+
+    build: Callable[[], Layer]
+    in_shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
+    batch: int = 3
+    samples: int = 1
+    places: tuple[str, ...] = ()
+
+    def check(self) -> Check:
+        """The line of the table."""
+        samples = f", {self.samples} samples" if self.samples > 1 else ""
+        name = f"{self.build()} {self.in_shape}, batch {self.batch}{samples}"
+
+        def run(device: str, seed: int) -> Report:
+            return gradcheck(self.build(), self.in_shape, self.batch, device, seed, self.samples)
+
+        return Check("layer", _short(name), self.places, run)
+
+
+def _short(name: str) -> str:
+    name = name.replace("stride=", "").replace("padding=", "")
+    return name if len(name) <= 58 else name[:57] + "…"
+
+
+DENSE_OPS = ("dense", "dense_grad_x", "dense_grad_w", "act_grad", "Dense")
+CONV_OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w", "act_grad", "Conv2d")
+LATENT_OPS = ("latent", "latent_grad", "philox_normal", "Latent")
+
+
+def layer_cases() -> Iterator[LayerCase]:
+    """Every layer at several odd shapes, with its options."""
+    for act in ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"):
+        yield LayerCase(lambda act=act: Dense(5, 4, act), (5,), places=DENSE_OPS)  # type: ignore[misc]
+    yield LayerCase(lambda: Dense(1, 1), (1,), batch=2, places=DENSE_OPS)
+    yield LayerCase(lambda: Dense(33, 17, "tanh", bias=False), (33,), batch=7, places=DENSE_OPS)
+    yield LayerCase(lambda: Dense(15, 31, init="he"), (15,), batch=2, places=DENSE_OPS)
+    yield LayerCase(lambda: Dense(31, 33, "elu"), (31,), batch=15, places=DENSE_OPS)
+    yield LayerCase(lambda: Dense(73, 64, "relu"), (73,), batch=5, places=DENSE_OPS)  # by directions
+    for act in ACTIVATIONS:
+        yield LayerCase(lambda act=act: Activation(act), (3, 5, 2), places=("activate", "act_grad", "Activation"))  # type: ignore[misc]
+    yield LayerCase(lambda: SiLU(), (7,), places=("silu", "silu_grad", "SiLU"))
+    yield LayerCase(lambda: Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "relu"), (5, 7, 2), places=CONV_OPS)
+    yield LayerCase(lambda: Conv2d(1, 3, 4, 2, 1, "tanh"), (7, 5, 1), places=CONV_OPS)
+    yield LayerCase(lambda: Conv2d(3, 2, (1, 3), (2, 1), (0, 1), bias=False), (4, 5, 3), batch=2, places=CONV_OPS)
+    yield LayerCase(lambda: Conv2d(2, 3, 3, 2, 2), (1, 4, 2), batch=2, places=CONV_OPS)
+    yield LayerCase(lambda: Conv2d(3, 17, 3, 1, 1, "elu"), (5, 3, 3), batch=2, places=CONV_OPS)
+    transposed = (*CONV_OPS, "bias_grad", "ConvTranspose2d")
+    yield LayerCase(lambda: ConvTranspose2d(3, 2, (3, 2), (5, 7), (1, 2), (2, 0), "relu"), (7, 3, 3), places=transposed)
+    yield LayerCase(lambda: ConvTranspose2d(3, 1, 4, (7, 5), 2, 1), (3, 2, 3), places=transposed)
+    yield LayerCase(lambda: ConvTranspose2d(2, 3, 2, (6, 4), 3, 0, "elu"), (2, 1, 2), batch=2, places=transposed)
+    yield LayerCase(lambda: ConvTranspose2d(2, 3, 3, (5, 6), 2, 1, bias=False), (3, 3, 2), places=transposed)
+    yield LayerCase(lambda: Reshape(2, 3, 2), (12,), places=("Reshape",))
+    yield LayerCase(lambda: Flatten(), (3, 2, 2), places=("Reshape", "Flatten"))
+    for dim, batch, samples in ((1, 2, 1), (3, 5, 1), (2, 3, 4), (7, 2, 3)):
+        yield LayerCase(lambda d=dim: Latent(d), (2 * dim,), batch, samples, LATENT_OPS)  # type: ignore[misc]
+    for samples in (1, 3):
+        yield LayerCase(lambda: Bernoulli(), (5, 3, 2), 3, samples, ("bernoulli_nll", "scale_rows", "Likelihood"))
+        yield LayerCase(lambda: Gaussian(0.3), (4, 3, 1), 2, samples, ("gaussian_nll", "scale_rows", "Likelihood"))
+        for kind, shape in KINDS:
+            places = (kind().op_name(), "scale_rows", "bias_grad", "Likelihood")
+            yield LayerCase(kind, shape, 2, samples, places)
+    yield LayerCase(
+        lambda: Sequential(Conv2d(1, 2, 3, 2, 1, "elu"), Flatten(), Dense(12, 5, "tanh"), SiLU(), Dense(5, 3)),
+        (5, 4, 1), places=("Sequential", *DENSE_OPS, *CONV_OPS),
+    )  # fmt: skip
+    yield LayerCase(
+        lambda: Sequential(Flatten(), Dense(6, 6), Latent(3), Dense(3, 8, "relu"), Reshape(2, 4, 1)),
+        (2, 3, 1), places=("Sequential", *DENSE_OPS, *LATENT_OPS),
+    )  # fmt: skip
+
+
+KINDS: tuple[tuple[Callable[[], Likelihood], tuple[int, int, int]], ...] = (
+    (ContinuousBernoulli, (4, 3, 1)),
+    (GaussianScalar, (3, 2, 2)),
+    (GaussianPixel, (4, 3, 2)),
+    (GaussianOptimal, (5, 3, 1)),
+    (DiscretizedLogistic, (3, 4, 2)),
+    (Categorical, (2, 1, 1)),
+)
+AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
+"""Objectives whose KL weights follow from the batch."""
+
+
+def further_cases() -> Iterator[LayerCase]:
+    """The layers of normalisation, noise and joining."""
+    for shape in ((5,), (3, 2, 4)):
+        yield LayerCase(BatchNorm, shape, places=("batch_norm", "batch_norm_grad", "BatchNorm"))
+        yield LayerCase(LayerNorm, shape, places=("layer_norm", "layer_norm_grad", "LayerNorm"))
+        yield LayerCase(lambda: Dropout(0.3), shape, places=("dropout", "Dropout"))
+    for noise in ("masking", "gaussian"):
+        yield LayerCase(lambda n=noise: Corrupt(n, 0.4), (3, 2, 1), places=("dropout", "add_noise", "Corrupt"))  # type: ignore[misc]
+    yield LayerCase(
+        lambda: Residual(Sequential(Dense(5, 4, "relu"), Dense(4, 5, "tanh"))), (5,),
+        places=("add", "Residual", *DENSE_OPS),
+    )  # fmt: skip
+    yield LayerCase(lambda: Residual(Residual(Dense(3, 3, "elu"))), (3,), 2, places=("add", "Residual", *DENSE_OPS))
+    spectral = ("spectral_norm", "spectral_norm_grad", "SpectralNorm")
+    yield LayerCase(lambda: SpectralNorm(Dense(5, 4, "tanh")), (5,), places=(*spectral, *DENSE_OPS))
+    yield LayerCase(lambda: SpectralNorm(Dense(3, 1, bias=False), 2), (3,), 2, places=(*spectral, *DENSE_OPS))
+    yield LayerCase(
+        lambda: Sequential(
+            SpectralNorm(Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "leaky_relu")),
+            SpectralNorm(ConvTranspose2d(3, 2, 3, (7, 3), 2, 1)), Flatten(), SpectralNorm(Dense(42, 1)),
+        ),
+        (2, 4, 2), places=(*spectral, "Sequential", "bias_grad", *DENSE_OPS, *CONV_OPS),
+    )  # fmt: skip
+    labels = ("concat_label", "concat_label_grad", "WithLabel", *DENSE_OPS)
+    yield LayerCase(lambda: WithLabel(Dense(9, 4, "tanh")), ((3, 2, 1), (3,)), places=labels)
+    for factor in (2, 3):
+        yield LayerCase(lambda f=factor: Upsample(f), (2, 3, 2), places=("upsample", "upsample_grad", "Upsample"))  # type: ignore[misc]
+    yield LayerCase(
+        lambda: Sequential(
+            Conv2d(1, 3, 3, 1, 1), BatchNorm(), Activation("tanh"), Upsample(2), Flatten(), Dropout(0.2), LayerNorm(),
+            Dense(72, 3),
+        ),
+        (3, 2, 1), places=("batch_norm", "upsample", "dropout", "layer_norm", "Sequential", *DENSE_OPS, *CONV_OPS),
+    )  # fmt: skip
+
+
+DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "dense-gan", "aae")}
+TINY = {
+    "ae": ((5, 7, 1), (9,)), "conv-ae": ((3, 5, 1), (3,)), "conv-vae": ((5, 3, 1), (3,)), "gan": ((3, 5, 1), (3,)),
+    "vae-gan": ((3, 3, 1), (2,)),
+} | DENSE_TINY  # fmt: skip
+"""Odd images and hidden widths at which a model has at most 2,000 parameters; others take ((5, 3, 1), (3,))."""
+
+
+def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
+    image, hidden = TINY.get(name, ((5, 3, 1), (3,))) if tiny else ((28, 28, 1), ())
+    size, sigma = "tiny" if tiny else "default", 0.8 if likelihood == "gaussian" else 1.0
+
+    def run(device: str, seed: int) -> Report:
+        model = zoo.build(
+            name, image, 2 if tiny else 20, hidden, likelihood, sigma, device, "float64" if tiny else "float32", seed
+        )
+        count = model.table.count()
+        report = gradcheck(model, batch=3 if tiny else 2, seed=seed, plan=Plan() if tiny else DEFAULT_SIZE)
+        if tiny and count > 2000:
+            cause = f"{count} parameters; give it a smaller entry in the table TINY"
+            report.failures.append(Failure(name, "tiny size", cause=cause))
+        report.title = f"{count:,} parameters"
+        return report
+
+    places = ("Model", "objective", *DENSE_OPS, *CONV_OPS, *LATENT_OPS, "bernoulli_nll", "gaussian_nll")
+    return Check("model", f"{name} {image} {likelihood}, {size} size", places + MODEL_OPS.get(name, ()), run)
+
+
+MODEL_OPS = {  # beside those that every model has
+    "dae": ("dropout", "Corrupt"),
+    "dense-gan": ("Prior",),
+    "gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior"),
+    "vae-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior", "add", "scale_rows"),
+    "aae": ("Prior", "add"),
+    "conv-aae": ("Prior", "add"),
+    "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
+    "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
+}
+
+
+def _doubly() -> Check:
+    """The doubly reparameterised gradient, which is that of a surrogate."""
+
+    def run(device: str, seed: int) -> Report:
+        model = zoo.build("iwae", (5, 3, 1), 2, (9,), device=device, dtype="float64", seed=seed, samples=3, doubly=True)
+        return gradcheck(model, seed=seed)
+
+    return Check("model", "iwae (5, 3, 1) doubly reparameterised, surrogate", MODEL_OPS["iwae"], run)
+
+
+def _of_aim(aim: str) -> Check:
+    def run(device: str, seed: int) -> Report:
+        model = zoo.build("vae", (5, 3, 1), 3, (4,), "bernoulli", 1.0, device, "float64", seed)
+        model.aim(make_plan(AIMS[aim], [(Adam(), 1)], 1))
+        model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
+        return gradcheck(model, batch=3, seed=seed)
+
+    places = ("Model", "aimed_objective", *DENSE_OPS, *LATENT_OPS, "bernoulli_nll")
+    return Check("model", f"vae (5, 3, 1) bernoulli, {aim}", places, run)
+
+
+def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[Check]:
+    """Every check of these groups, in the order of the table."""
+    ops = [_of_pair(pair) for pair in (*PAIRS, *LAYER_PAIRS)]
+    ops += [_of_meaning("op", m) for m in (*OP_MEANINGS, *LAYER_MEANINGS, AIM)]
+    every = [
+        *ops,
+        *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS, UNIT_NORM)),
+        *(case.check() for case in (*layer_cases(), *further_cases())),
+        *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
+        *(_of_model(name, "gaussian", True) for name in zoo.CORRIDORS),
+        *(_of_aim(aim) for aim in AIMS),
+        _doubly(),
+        *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),
+    ]
+    return [check for check in every if check.group in groups]
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+def run_check(check: Check, device: str = "numpy", seed: int = 0) -> Line:
+    """One line of the table; a check that stops with an error has failed."""
+    start = time.perf_counter()
+    failures: tuple[str, ...] = ()
+    try:
+        found = check.run(device, seed)
+    except MeaningError as error:
+        ok, text, failures = False, "", (f"{check.name}: {error}",)
+    except Exception as error:  # a crash is a failed check, and the others still run
+        ok, text, failures = False, "", (f"{check.name}: {type(error).__name__}: {error}",)
+    else:
+        if isinstance(found, str):
+            ok, text = True, found
+        else:
+            ok, failures = found.ok, tuple(map(str, found.failures))
+            text = f"{found.checked:>5} derivatives, {found.skipped} skipped, worst error {found.worst:.0e}"
+    return Line(check.group, check.name, text, ok, time.perf_counter() - start, failures)
+
+
+def possible(every: Iterable[Check], device: str) -> list[Check]:
+    """The checks of `every` that need no op that the device lacks."""
+    return [check for check in every if not LACKING.get(device, frozenset()) & set(check.places)]
+
+
+def uncovered(every: Iterable[Check]) -> list[str]:
+    """Ops of the table of contents that no check of the group "op" looks at."""
+    seen = {place for check in every if check.group == "op" for place in check.places}
+    return [name for name in OPS if name not in seen]
+
+
+def check_all(
+    device: str = "numpy",
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    groups: Sequence[str] = ("op", "meaning", "layer", "model"),
+) -> Table:
+    """Runs every check; `progress` is given each line of the table as soon as it is known."""
+    open_device(device)  # a device that is not there is one error, not a table full of them
+    table, every = Table(device, seed), checks(groups)
+    for check in possible(every, device):
+        table.lines.append(run_check(check, device, seed))
+        if progress:
+            progress(str(table.lines[-1]))
+    lacking = LACKING.get(device, frozenset())
+    if lacking and progress:
+        progress(f"left out: what needs an op that {device} lacks ({', '.join(sorted(lacking))})")
+    if "op" in groups:
+        for name in uncovered(every):
+            sentence = f"op {name} has no check: add a pair, or a meaning check"
+            table.lines.append(Line("op", name, "", False, 0.0, (sentence,)))
+    return table
+
+
+def main_table(device: str = "numpy", seed: int = 0, progress: Callable[[str], None] | None = None) -> tuple[str, bool]:
+    """What `tinyvae gradcheck` prints, and whether all is well.
+
+    With progress=print the lines appear while they are made, and the text is only what remains to be said.
+    """
+    table = check_all(device, seed, progress)
+    return (table.summary() if progress else str(table)), table.ok
