@@ -293,7 +293,8 @@ def test_the_toolkit_is_found_in_packages_and_linked(tmp_path, monkeypatch):
 WORDS = """
 import numpy as np
 from tinyvae.kernels import cache
-from tinyvae.kernels.cuda import conv, product, tile, windows
+from tinyvae.kernels.cuda import conv
+from tinyvae.kernels.cuda.engine import product, tile, windows
 
 def kernels():
     for one in (tile.TINY, tile.SMALL, tile.TENSOR[2]):

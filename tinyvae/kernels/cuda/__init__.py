@@ -13,7 +13,7 @@ _FILES = {
     "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
     "optimise": ("grad_norm", "adam", "sgd", "tick"),
     "dense": ("dense", "dense_grad_x", "dense_grad_w"),
-    "sums": ("bias_grad",),
+    "engine.sums": ("bias_grad",),
     "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
 }
 
