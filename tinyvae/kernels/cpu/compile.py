@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -17,9 +16,7 @@ from .. import cache
 def fingerprint() -> str:
     """A hash of all that the machine code depends on."""
     features = llvm.get_host_cpu_features().flatten()
-    return cache.fingerprint(
-        Path(__file__).parent, llvm.get_host_cpu_name(), features, os.environ.get("TINYVAE_VECTOR")
-    )
+    return cache.fingerprint("cpu", llvm.get_host_cpu_name(), features, os.environ.get("TINYVAE_VECTOR"))
 
 
 CACHE = cache.cache_folder(fingerprint())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from .. import cache
 
 def fingerprint() -> str:
     """A hash of all that the machine code depends on, but for GPU and toolkit: Numba keeps a file for each of them."""
-    return cache.fingerprint(Path(__file__).parent, getattr(cuda, "__version__", None))
+    return cache.fingerprint("cuda", getattr(cuda, "__version__", None))
 
 
 CACHE = None if SIMULATED else cache.cache_folder(fingerprint())
