@@ -112,8 +112,10 @@ for dtype, bound in ((np.float32, 1e-5), (np.float64, 1e-13)):
     k.dense(x, w, none, 0, y)
     assert np.abs(y - x.astype(float) @ w).max() < bound * 45, dtype
     grad_x, grad_w = np.full_like(x, np.nan), np.full_like(w, np.nan)
-    k.dense_grad_x(y, w, none, grad_x)
-    k.dense_grad_w(x, y, 0, none, grad_w, none)
+    room_x = kernels.OPS["dense_grad_x"].work_size(y.shape, w.shape)
+    room_w = kernels.OPS["dense_grad_w"].work_size(x.shape, y.shape)
+    k.dense_grad_x(y, w, np.empty(room_x, dtype), grad_x)
+    k.dense_grad_w(x, y, 0, np.empty(room_w, dtype), grad_w, none)
     assert np.abs(grad_x - y.astype(float) @ w.T).max() < bound * 2000, dtype
     assert np.abs(grad_w - x.T.astype(float) @ y).max() < bound * 2000, dtype
 print("ok")

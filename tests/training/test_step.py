@@ -35,6 +35,7 @@ from tinyvae.kernels.clock import (
     STEPWISE,
     Clock,
 )
+from tinyvae.kernels.op import FLOATS
 from tinyvae.training.step import Feed, Step, evaluate_pass, make_plan
 
 SHAPE = (4, 3, 1)
@@ -274,6 +275,33 @@ def test_gradient_descent_with_momentum(device):
     assert got[0] == pytest.approx(1 - 0.1 * sum(velocity))
     assert run_optimizer(device, "sgd", (0.0,), grads)[0] == pytest.approx(1.1)
     assert run_optimizer(device, "sgd", (0.0,), grads, clip=0.25)[0] == pytest.approx(1.025)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_moments_that_fade_away_become_0_and_never_subnormal(device, name, dtype):
+    """2,000 steps without a gradient, as of a pixel that is always black."""
+    dev, run, rng = open_device(device), getattr(kernels.load(device), name), np.random.default_rng(0)
+    exponents = np.linspace(-37, 2, 131)  # v fades slowly, so it starts close to the limit too
+    m = dev.put((rng.choice([-1, 1], 131) * 10 ** rng.permutation(exponents)).astype(dtype))
+    v = dev.put((10**exponents).astype(dtype))
+    grads, values, rates = dev.put(np.zeros(131, dtype)), dev.put(np.ones(131, dtype)), np.ones(8)
+    rates[LR] = 1e-3
+    rates, smallest = dev.put(rates), np.finfo(np.float32).tiny
+    for step in range(2000):
+        run(grads, rates, *((0.9, 0.999, 1e-8, values, m, v) if name == "adam" else (0.9, values, m)))
+        if step % 100 == 0 or step == 1999:
+            for moment in (dev.get(m), dev.get(v)):
+                assert ((moment == 0) | (abs(moment) >= smallest)).all()
+    assert not dev.get(m).any()
+    if name == "adam":
+        np.testing.assert_array_equal(dev.get(v) == 0, 10**exponents * 0.999**2000 < 1e-36)
+    run(
+        dev.put(np.full(131, np.nan, dtype)),
+        rates,
+        *((0.9, 0.999, 1e-8, values, m, v) if name == "adam" else (0.9, values, m)),
+    )
+    assert np.isnan(dev.get(m)).all()
 
 
 def test_a_clipped_step_has_the_norm_that_was_asked(device):

@@ -181,6 +181,37 @@ def test_early_stopping_state_survives_a_resume(tmp_path):
     assert without_seconds(rows) == without_seconds(expected)
 
 
+@pytest.mark.parametrize("save_every", [1, 2])
+@pytest.mark.parametrize("at", ["before", "between"])
+def test_a_run_killed_while_it_saves_ends_with_the_best_model(tmp_path, monkeypatch, at, save_every):
+    """Killed around each save of the best model: a resumed run ends as one that was never stopped."""
+    options = dict(epochs=7, batch_size=8, lr=0.3, validation=12, save_every=save_every)
+    rows = tinyvae.train(build("ae"), images(40), out=tmp_path / "whole", **options)
+    losses = [row["validation"]["loss"] for row in rows]
+    better = [epoch for epoch in range(1, 8) if losses[epoch - 1] < min(losses[: epoch - 1], default=np.inf)]
+    assert better[-2:] == [4, 5]  # what is missed in the last of them no later epoch makes good
+    inner, best = checkpoint.save, tmp_path / "whole" / "best.safetensors"
+    for epoch in better[-2:]:
+        out, done = tmp_path / str(epoch), []
+
+        def save(model, path, step, extra, epoch=epoch, done=done):
+            if step.done == epoch * step.per_epoch:
+                if len(done) == ["before", "between"].index(at):
+                    raise KeyboardInterrupt
+                done.append(path.name)
+            inner(model, path, step, extra)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save", save)
+            try:
+                tinyvae.train(build("ae"), images(40), out=out, **options)
+            except KeyboardInterrupt:
+                patch.setattr(checkpoint, "save", inner)
+                tinyvae.train(build("ae"), images(40), out=out, resume=True, **options)
+        assert (out / "best.safetensors").read_bytes() == best.read_bytes()
+        assert without_seconds(read_rows(out / "metrics.jsonl")) == without_seconds(rows)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(tmp_path):
     model = build(likelihood="gaussian", sigma=1e-3)

@@ -252,6 +252,15 @@ def cache_state(folder: Path | None) -> str:
     return f"{'empty' if is_cold(folder) else 'filled'}: {folder}" if folder else "none: no folder can be written"
 
 
+def cache_size(folder: Path) -> str:
+    """The disk space of all compiled kernels, those of other versions and of the GPU included."""
+    from ..kernels.cache import folders_beside, size
+
+    folders = folders_beside(folder)
+    count = "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+    return f"{sum(map(size, folders)) / 1e6:.1f} MB in {count}"
+
+
 def describe_machine() -> str:
     """What `tinyvae info` prints: versions, devices, threads, caches, data."""
     from ..kernels.cpu.engine.compile import CACHE
@@ -260,5 +269,6 @@ def describe_machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limits = [f", {name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     lines += [("threads", f"{cores} cores{''.join(limits)}"), ("caches", cache_state(CACHE))]
+    lines += [("cache size", cache_size(CACHE))] if CACHE else []
     lines += [(d.name, f"{'found: ' if d.found else 'missing: '}{d.where}") for d in datasets.available()]
     return "\n".join(f"{name:<14}{text}" for name, text in lines)

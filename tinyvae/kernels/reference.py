@@ -45,6 +45,7 @@ from .clock import (
 IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS = range(7)
 LEAKY_SLOPE = 0.2
 LOG_2PI = 1.8378770664093453
+LEAST_M, LEAST_V = 1e-30, 1e-36  # an optimiser's moments below are 0; both are far above float32's subnormal numbers
 
 # ---------------------------------------------------------------------------------------------- activations
 
@@ -320,7 +321,9 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
 
     m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,
     values ← values − rates[LR] · (m · rates[CORRECTION1]) / (√(v · rates[CORRECTION2]) + eps).
-    The corrections 1 / (1 − βᵗ) come from the clock. grads, values, m, v: (n,). rates: (8,) float64.
+    The corrections 1 / (1 − βᵗ) come from the clock. At last m is set to 0 where |m| < LEAST_M and v where v < LEAST_V:
+    where gradients stay 0 they would decay into subnormal numbers, with which many processors calculate slowly.
+    grads, values, m, v: (n,). rates: (8,) float64.
     """
     dtype = grads.dtype.type
     g = grads * dtype(rates[CLIP])
@@ -336,17 +339,21 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
     np.divide(m, g, out=g)
     g *= dtype(rates[LR] * rates[CORRECTION1])
     values -= g
+    m[np.abs(m) < LEAST_M] = 0
+    v[v < LEAST_V] = 0
 
 
 def sgd(grads, rates, momentum, values, m):
     """Gradient descent with momentum: m ← momentum · m + rates[CLIP] · grads, values ← values − rates[LR] · m.
 
-    grads, values, m: (n,). rates: (8,) float64. Sutskever et al. 2013, equation 1, in PyTorch's form.
+    At last m is set to 0 where |m| < LEAST_M, as in `adam`. grads, values, m: (n,). rates: (8,) float64.
+    Sutskever et al. 2013, equation 1, in PyTorch's form.
     """
     dtype = grads.dtype.type
     m *= dtype(momentum)
     m += grads * dtype(rates[CLIP])
     values -= m * dtype(rates[LR])
+    m[np.abs(m) < LEAST_M] = 0
 
 
 # ---------------------------------------------------------------------------------------------- the clock

@@ -181,10 +181,10 @@ class Trainer:
         if self.out is None:
             return
         append_row(self.out / METRICS, row)
+        if better:  # first: the checkpoint says that it is there, and after a kill in between the epoch is made again
+            self._save(BEST)
         if epoch % self.config.save_every == 0 or epoch == self.config.epochs or self._stopped_early():
             self._save(CHECKPOINT)
-        if better:
-            self._save(BEST)
 
     def _watch(self) -> None:
         """Says once in a run that the game of two players goes wrong, where the log alone shows it."""

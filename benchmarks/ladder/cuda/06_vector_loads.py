@@ -2,7 +2,7 @@
 
 Rung 5 makes 4 multiply-adds for each load that it issues, and an instruction costs its place in the queue whatever it
 moves. Loads of 128 bits move 4 numbers: 4 instructions for 64 multiply-adds instead of 16. Numba has no name for them;
-`load4` and `store4` are an *intrinsic* each, a few lines of LLVM's language, see tinyvae/kernels/cuda/engine/intrinsics.py.
+`load4` and `store4` are an *intrinsic* each, a few lines of LLVM's language (kernels/cuda/engine/intrinsics.py).
 
 They ask for two things. Four numbers must lie side by side, so a thread now takes 2 × 2 squares of 4 × 4 elements. And
 since a step of k needs 8 rows of A, A's tile lies on its side, k by k: it is turned while it is stored, one number at a

@@ -42,6 +42,7 @@ from ..clock import (
     STEPWISE,
     TOTAL,
 )
+from ..reference import LEAST_M, LEAST_V
 from .elementwise import HEAVY, LIGHT, chunks, part
 from .engine.compile import jit, parallel
 from .engine.vector_math import add_in_any_order, muladd, stack_array
@@ -98,12 +99,14 @@ def _adam(grads, rates, beta1, beta2, eps, values, m, v):
     real = grads.dtype.type
     clip, lr, correction = real(rates[CLIP]), real(rates[LR] * rates[CORRECTION1]), real(rates[CORRECTION2])
     keep_m, take_m, keep_v, take_v, floor = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2), real(eps)
+    zero, least_m, least_v = real(0), real(LEAST_M), real(LEAST_V)
     for i in range(grads.size):
         g = grads[i] * clip
         m_new = muladd(keep_m, m[i], take_m * g)
         v_new = muladd(keep_v, v[i], take_v * (g * g))
-        m[i], v[i] = m_new, v_new
         values[i] -= lr * (m_new / (math.sqrt(v_new * correction) + floor))
+        m[i] = zero if abs(m_new) < least_m else m_new
+        v[i] = zero if v_new < least_v else v_new
 
 
 @parallel
@@ -121,10 +124,11 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
 def _sgd(grads, rates, momentum, values, m):
     real = grads.dtype.type
     clip, lr, keep = real(rates[CLIP]), real(rates[LR]), real(momentum)
+    zero, least_m = real(0), real(LEAST_M)
     for i in range(grads.size):
         m_new = muladd(keep, m[i], grads[i] * clip)
-        m[i] = m_new
         values[i] = muladd(-lr, m_new, values[i])
+        m[i] = zero if abs(m_new) < least_m else m_new
 
 
 @parallel

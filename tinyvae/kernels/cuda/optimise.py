@@ -42,6 +42,7 @@ from ..clock import (
     STEPWISE,
     TOTAL,
 )
+from ..reference import LEAST_M, LEAST_V
 from ..scratch import norm_sums
 from .engine.compile import aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import cos_pi, load4, store4
@@ -117,20 +118,26 @@ def grad_norm(grads, max_norm, work, rates):
 
 
 @device_function
+def kept(moment, least):
+    """The moment, or 0 where it is smaller than `least`, a number of the same dtype. NaN stays."""
+    return least - least if abs(moment) < least else moment
+
+
+@device_function
 def adam_one(g, value, m, v, numbers):
     """(value, m, v) after one update; `numbers` are what `adam_kernel` makes of the rates and options."""
-    clip, lr, correction, keep_m, take_m, keep_v, take_v, eps = numbers
+    clip, lr, correction, keep_m, take_m, keep_v, take_v, eps, least_m, least_v = numbers
     g = g * clip
     m = keep_m * m + take_m * g
     v = keep_v * v + take_v * (g * g)
-    return value - lr * (m / (math.sqrt(v * correction) + eps)), m, v
+    return value - lr * (m / (math.sqrt(v * correction) + eps)), kept(m, least_m), kept(v, least_v)
 
 
 @kernel(expect=("LDG.128", "STG.128"))
 def adam_kernel(grads, rates, keep_m, take_m, keep_v, take_v, eps, n, whole, values, m, v):
     real, first = grads.dtype.type, first_of_four()
     clip, lr, correction = real(rates[CLIP]), real(rates[LR]) * real(rates[CORRECTION1]), real(rates[CORRECTION2])
-    numbers = clip, lr, correction, keep_m, take_m, keep_v, take_v, eps
+    numbers = clip, lr, correction, keep_m, take_m, keep_v, take_v, eps, real(LEAST_M), real(LEAST_V)
     if whole and first + np.uint32(4) <= n:
         g0, g1, g2, g3 = load4(grads, first)
         x0, x1, x2, x3 = load4(values, first)
@@ -161,20 +168,21 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
 @kernel(expect=("LDG.128", "STG.128"))
 def sgd_kernel(grads, rates, keep, n, whole, values, m):
     real, first = grads.dtype.type, first_of_four()
-    clip, lr = real(rates[CLIP]), real(rates[LR])
+    clip, lr, least = real(rates[CLIP]), real(rates[LR]), real(LEAST_M)
     if whole and first + np.uint32(4) <= n:
         g0, g1, g2, g3 = load4(grads, first)
         x0, x1, x2, x3 = load4(values, first)
         m0, m1, m2, m3 = load4(m, first)
         m0, m1, m2, m3 = keep * m0 + g0 * clip, keep * m1 + g1 * clip, keep * m2 + g2 * clip, keep * m3 + g3 * clip
-        store4(m, first, m0, m1, m2, m3)
         store4(values, first, x0 - lr * m0, x1 - lr * m1, x2 - lr * m2, x3 - lr * m3)
+        store4(m, first, kept(m0, least), kept(m1, least), kept(m2, least), kept(m3, least))
     else:
         for j in range(4):
             i = first + np.uint32(j)
             if i < n:
-                m[i] = keep * m[i] + grads[i] * clip
-                values[i] -= lr * m[i]
+                m_new = keep * m[i] + grads[i] * clip
+                values[i] -= lr * m_new
+                m[i] = kept(m_new, least)
 
 
 def sgd(grads, rates, momentum, values, m):

@@ -16,7 +16,7 @@ from ... import cache
 def fingerprint() -> str:
     """A hash of all that the machine code depends on."""
     features = llvm.get_host_cpu_features().flatten()
-    return cache.fingerprint(llvm.get_host_cpu_name(), features, os.environ.get("TINYVAE_VECTOR"))
+    return cache.fingerprint("cpu", llvm.get_host_cpu_name(), features, os.environ.get("TINYVAE_VECTOR"))
 
 
 CACHE = cache.cache_folder(fingerprint())

@@ -23,7 +23,7 @@ from ... import cache
 
 def fingerprint() -> str:
     """A hash of all that the machine code depends on, but for GPU and toolkit: Numba keeps a file for each of them."""
-    return cache.fingerprint(getattr(cuda, "__version__", None))
+    return cache.fingerprint("cuda", getattr(cuda, "__version__", None))
 
 
 CACHE = None if SIMULATED else cache.cache_folder(fingerprint())
