@@ -64,7 +64,7 @@ USER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from tinyvae.kernels.cpu import compile as compiled
+from tinyvae.kernels.cpu.engine import compile as compiled
 import factory
 
 compiles = []
