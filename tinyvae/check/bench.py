@@ -139,7 +139,8 @@ def settle(parts: Mapping[str, Layer], table: ParamTable) -> None:
         for path, leaf in layer.walk(part):
             if isinstance(leaf, SpectralNorm):
                 u, weight = table.view(f"{path}.u"), table.device.get(table.view(f"{path}.inner.weight"))
-                table.device.put(np.linalg.svd(weight.reshape(-1, u.size))[2][0].astype(table.dtype), u)
+                _, _, v = np.linalg.svd(weight.reshape(-1, u.size), full_matrices=False)
+                table.device.put(v[0].astype(table.dtype), u)
 
 
 def twins_below(twin: Any) -> list[Any]:
