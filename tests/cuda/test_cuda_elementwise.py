@@ -57,9 +57,9 @@ def test_many_rows_are_summed_by_fewer_threads_each(name, P, monkeypatch):
 
 
 def test_the_objective_of_more_numbers_than_threads(monkeypatch):
-    from tinyvae.kernels.cuda import latent
+    from tinyvae.kernels.cuda import objective
 
-    monkeypatch.setattr(latent, "BLOCK", 8)
+    monkeypatch.setattr(objective, "BLOCK", 8)
     lengths = {"B": 5, "R": 15, "L": 7}
     arguments = example_at("objective", lengths, np.float32)
     got, want = call("objective", arguments, "cuda"), call_reference("objective", widened(arguments))

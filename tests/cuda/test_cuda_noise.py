@@ -68,7 +68,7 @@ KNOWN_ANSWERS = [  # Random123's kat_vectors: counter, key, words of philox4x32-
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN_ANSWERS)
 def test_philox_against_published_words(counter, key, words):
-    from tinyvae.kernels.cuda.noise import philox
+    from tinyvae.kernels.cuda.engine.philox import philox
 
     low, high, step, stream = counter
     block, seed = np.uint64(low + (high << 32)), np.uint64(key[0] + (key[1] << 32))

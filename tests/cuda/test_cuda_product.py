@@ -15,7 +15,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")
 if SIMULATED:
     from tinyvae.kernels.cuda import dense
-    from tinyvae.kernels.cuda.engine import compile, sums, tile
+    from tinyvae.kernels.cuda.engine import compile, tile
     from tinyvae.kernels.cuda.engine.intrinsics import tf32
     from tinyvae.kernels.cuda.engine.tile import PLAIN, TENSOR, Tile
 
@@ -146,7 +146,7 @@ def test_bias_grad_in_parts(monkeypatch, add):
     work = np.full(scratch.line_parts_room({"R": 50, "N": 33}), np.nan, np.float32)
     assert work.size == 3 * 33
     on = [Guarded(device, array, UNALIGNED) for array in (grad_y, work, b)]
-    sums.bias_grad(on[0].array, add, on[1].array, on[2].array)
+    dense.bias_grad(on[0].array, add, on[1].array, on[2].array)
     assert all(g.bands_intact() for g in on)
     np.testing.assert_allclose(on[2].get(), grad_y.sum(axis=0) + add * b, rtol=1e-5, atol=1e-5)
 

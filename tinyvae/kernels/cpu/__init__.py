@@ -10,37 +10,37 @@ from numba import config
 
 from ...errors import KernelError
 from . import (
+    activation,
+    batches,
     conv,
     dense,
-    elementwise,
     importance,
     join,
+    latent,
     likelihood,
     noise,
     normalise,
+    objective,
     optimise,
     spectral,
 )
 
 _FILES = {
+    activation: ("activate", "act_grad", "silu", "silu_grad"),
     dense: ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
     conv: ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
-    elementwise: (
-        "activate", "act_grad", "silu", "silu_grad", "latent", "latent_grad", "bernoulli_nll", "gaussian_nll",
-        "scale_rows", "objective",
-    ),
+    latent: ("latent", "latent_grad"),
     likelihood: (
-        "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll", "gaussian_optimal_nll",
-        "discretized_logistic_nll", "categorical_nll", "aimed_objective",
+        "bernoulli_nll", "gaussian_nll", "continuous_bernoulli_nll", "gaussian_scalar_nll", "gaussian_pixel_nll",
+        "gaussian_optimal_nll", "discretized_logistic_nll", "categorical_nll", "scale_rows",
     ),
+    objective: ("objective", "aimed_objective"),
     importance: ("importance_weights", "importance_grad", "importance_objective"),
     normalise: ("batch_norm", "batch_norm_frozen", "batch_norm_grad", "layer_norm", "layer_norm_grad"),
     spectral: ("spectral_norm", "spectral_norm_grad"),
-    join: (
-        "dropout", "add_noise", "add", "concat_label", "concat_label_grad", "gather_labels", "upsample",
-        "upsample_grad",
-    ),
-    noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
+    noise: ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "dropout", "add_noise"),
+    batches: ("gather", "gather_binary", "gather_labels"),
+    join: ("add", "concat_label", "concat_label_grad", "upsample", "upsample_grad"),
     optimise: ("grad_norm", "adam", "sgd", "tick"),
 }  # fmt: skip
 

@@ -9,8 +9,8 @@ from numba import get_num_threads, prange
 
 from ..reference import RELU
 from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
+from .activation import finish
 from .dense import bias_grad
-from .elementwise import finish
 from .engine.compile import jit, parallel
 from .engine.conv_grad_w import backward_w
 from .engine.conv_grad_x import backward_x, backward_x_narrow

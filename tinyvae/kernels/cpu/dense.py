@@ -7,9 +7,10 @@ from __future__ import annotations
 from numba import get_num_threads
 
 from ..reference import RELU
-from .elementwise import finish
-from .engine.product import SMALL, block, column_sums, column_sums_spread, product
+from .activation import finish
+from .engine.product import SMALL, block, product
 from .engine.sparse import dense_listed, grad_w_listed, grad_x_listed, worth
+from .engine.sums import column_sums, column_sums_spread
 from .engine.tile import address, tile_address
 
 LARGE = 250_000  # numbers from which on a column sum is worth threads

@@ -7,8 +7,8 @@ import math
 
 from numba import carray, prange
 
-from .elementwise import _sum
 from .engine.compile import jit, parallel
+from .engine.sums import _sum
 from .engine.vector_math import add_in_any_order, exp, muladd, stack_array
 
 IMAGES = 4  # images per part

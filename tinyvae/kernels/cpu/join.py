@@ -1,73 +1,12 @@
-"""Numbers left out or disturbed, labels put beside rows, sums of two arrays, enlarged images.
-It knows flat positions, rows and pixels; the layers that ask are not its affair."""
+"""Labels put beside rows, sums of two arrays, enlarged images."""
 
 from __future__ import annotations
 
-import math
+from numba import prange
 
-import numpy as np
-from numba import carray, prange
-
-from ..clock import CURSOR, SEED, STEP
-from .elementwise import LIGHT, _copy, chunks, part
 from .engine.compile import jit, parallel
-from .engine.vector_math import muladd, stack_array
-from .noise import BUFFER, CHUNK, PAYS, SPACE, draw, parts, philox_normal, position_of
-
-# ---------------------------------------------------------------------------------------------- noise
-
-
-@jit
-def _kept(words, threshold, scale, x, y):
-    zero = x.dtype.type(0)
-    for i in range(y.size):
-        y[i] = x[i] * scale if (words[i] >> np.uint32(8)) >= threshold else zero
-
-
-@jit
-def _dropout(x, counters, stream, threshold, scale, y, first, last):
-    words, source, flat = carray(stack_array(np.uint32(0), SPACE), SPACE), x.reshape(-1), y.reshape(-1)
-    for start in range(first, last, BUFFER):
-        stop = min(start + BUFFER, last)
-        position = position_of(counters, y, start)
-        drawn = draw(position, stop - start, counters[STEP], np.uint64(stream), counters[SEED], words)
-        _kept(drawn, threshold, scale, source[start:stop], flat[start:stop])
-
-
-@parallel
-def _dropout_parts(x, counters, stream, threshold, scale, y):
-    for c in prange(parts(y)):
-        _dropout(x, counters, stream, threshold, scale, y, c * CHUNK, min(y.size, (c + 1) * CHUNK))
-
-
-def dropout(x, counters, stream, rate, scale, y):
-    """reference_layers.dropout; words are compared as integers: (word >> 8) · 2⁻²⁴ ≥ rate."""
-    threshold, scale = np.uint32(math.ceil(rate * 2**24)), x.dtype.type(scale)
-    if y.size >= PAYS:
-        _dropout_parts(x, counters, stream, threshold, scale, y)
-    else:
-        _dropout(x, counters, stream, threshold, scale, y, 0, y.size)
-
-
-@jit
-def _disturb(x, sigma, y):
-    for i in range(y.size):
-        y[i] = muladd(sigma, y[i], x[i])
-
-
-@parallel
-def _disturb_parts(x, sigma, y):
-    for c in prange(chunks(y.size)):
-        _disturb(part(x, c), sigma, part(y, c))
-
-
-def add_noise(x, counters, stream, sigma, y):
-    """reference_layers.add_noise: normals first, then the sum in their place."""
-    philox_normal(counters, stream, y)
-    (_disturb_parts if y.size >= LIGHT else _disturb)(x.reshape(-1), y.dtype.type(sigma), y.reshape(-1))
-
-
-# ---------------------------------------------------------------------------------------------- joining
+from .engine.parts import LIGHT, chunks, part
+from .engine.sums import _copy
 
 
 @jit
@@ -101,19 +40,6 @@ def concat_label_grad(grad_y, grad_x):
     """reference_layers.concat_label_grad, row by row."""
     for r in range(grad_x.shape[0]):
         _copy(grad_y[r, : grad_x.shape[1]], grad_x[r])
-
-
-@jit
-def gather_labels(labels, order, counters, y):
-    """reference_layers.gather_labels; a row becomes NaN where order, set or classes are too short for it."""
-    real = y.dtype.type
-    for b in range(y.shape[0]):
-        place = np.int64(counters[CURSOR]) + b
-        image = order[place] if 0 <= place < order.size else -1
-        label = labels[image] if 0 <= image < labels.size else -1
-        y[b, :] = real(0) if 0 <= label < y.shape[1] else real(np.nan)
-        if 0 <= label < y.shape[1]:
-            y[b, label] = real(1)
 
 
 # ---------------------------------------------------------------------------------------------- enlarging

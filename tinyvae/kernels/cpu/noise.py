@@ -1,10 +1,4 @@
-"""Philox words and what is drawn from them, and the batches that are gathered or drawn from a set of images.
-It knows counters and flat positions; who draws is told by `stream`.
-
-A block of Philox gives four words. Words of consecutive positions are computed into a small buffer on the stack, whole
-blocks at a time, in a loop that LLVM turns into vector code; a second loop then reads from there, starting at whatever
-lane the first position has. So rows may start anywhere, and no position costs more than another.
-"""
+"""Random numbers, and rows that they disturb."""
 
 from __future__ import annotations
 
@@ -13,66 +7,11 @@ import math
 import numpy as np
 from numba import carray, prange
 
-from ..clock import CURSOR, ROW, SEED, STEP
+from ..clock import SEED, STEP
 from .engine.compile import jit, parallel
-from .engine.vector_math import cos_sin_turn, inlined, log, stack_array, unit
-
-BUFFER = 1024  # words computed at a time
-GROUP = 8  # blocks in a round of the vector loop: always whole rounds, a block alone costs as much as eight
-SPACE = BUFFER + 4 * (GROUP + 1)  # for a first position within a block and a last round that is not full
-CHUNK = 8 * BUFFER  # positions per part, where parts are drawn side by side
-PAYS = 1 << 15  # numbers from which threads pay, where each is drawn
-MANY = 1 << 18  # and where each is only copied
-
-MASK, HALF, ONE, FOUR = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1), np.uint64(4)
-MULTIPLY0, MULTIPLY1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-WEYL0, WEYL1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-
-
-@inlined
-def philox(block, step, stream, seed):
-    """Philox4x32-10 (Salmon et al. 2011): four 32-bit words of the counter (block low, block high, step, stream)."""
-    c0, c1, c2, c3 = block & MASK, block >> HALF, step & MASK, stream & MASK
-    k0, k1 = seed & MASK, seed >> HALF
-    for _ in range(10):
-        p0, p1 = c0 * MULTIPLY0, c2 * MULTIPLY1
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & MASK, (p0 >> HALF) ^ c3 ^ k1, p0 & MASK
-        k0, k1 = (k0 + WEYL0) & MASK, (k1 + WEYL1) & MASK
-    return c0, c1, c2, c3
-
-
-@jit
-def draw(position, count, step, stream, seed, words):
-    """Whole blocks into `words`; returns the view of it that starts at `position`.
-
-    A view and not an offset: of words[offset + i] LLVM would not know that the index is no negative one, and load one
-    word at a time.
-    """
-    lane = np.int64(position % FOUR)
-    blocks = ((lane + count + 3) // 4 + GROUP - 1) // GROUP * GROUP
-    first = position // FOUR
-    for b in range(blocks):
-        w0, w1, w2, w3 = philox(first + np.uint64(b), step, stream, seed)
-        words[4 * b] = np.uint32(w0)
-        words[4 * b + 1] = np.uint32(w1)
-        words[4 * b + 2] = np.uint32(w2)
-        words[4 * b + 3] = np.uint32(w3)
-    return words[lane:]
-
-
-@jit
-def parts(out):
-    """The number of parts of an array of any shape."""
-    return (out.size + CHUNK - 1) // CHUNK
-
-
-@jit
-def position_of(counters, out, start):
-    """The flat position of element `start` of out, whose rows begin at row ROW of the whole array."""
-    return counters[ROW] * np.uint64(out.shape[1]) + np.uint64(start)
-
-
-# ---------------------------------------------------------------------------------------------- words
+from .engine.parts import LIGHT, chunks, part
+from .engine.philox import BUFFER, CHUNK, FOUR, PAYS, SPACE, below, draw, parts, position_of
+from .engine.vector_math import cos_sin_turn, log, muladd, stack_array, unit
 
 
 @jit
@@ -160,21 +99,6 @@ def philox_normal(counters, stream, out):
         _normal(counters, stream, out, 0, out.size)
 
 
-# ---------------------------------------------------------------------------------------------- coins
-
-
-@jit
-def below(position, step, stream, seed, p, scale, out):
-    """out = 1 where uniform < p · scale, else 0, in the precision of that product. p, out: (n,)."""
-    words = carray(stack_array(np.uint32(0), SPACE), SPACE)
-    zero, one = out.dtype.type(0), out.dtype.type(1)
-    for start in range(0, out.size, BUFFER):
-        piece, chance = out[start : start + BUFFER], p[start : start + BUFFER]
-        drawn = draw(position + np.uint64(start), piece.size, step, np.uint64(stream), seed, words)
-        for i in range(piece.size):
-            piece[i] = one if unit(drawn[i], scale) < chance[i] * scale else zero
-
-
 @jit
 def _bernoulli(p, counters, stream, out, first, last):
     position, one = position_of(counters, out, first), out.dtype.type(1)
@@ -196,69 +120,54 @@ def philox_bernoulli(p, counters, stream, out):
         _bernoulli(p, counters, stream, out, 0, out.size)
 
 
-# ---------------------------------------------------------------------------------------------- batches
+# ---------------------------------------------------------------------------------------------- disturbed rows
 
 
 @jit
-def chosen(images, order, counters, b):
-    """The image for row b of a batch, or −1 where the order or the set is too short: such a row becomes NaN."""
-    place = np.int64(counters[CURSOR]) + b
-    image = order[place] if 0 <= place < order.size else -1
-    return image if 0 <= image < images.shape[0] else -1
+def _kept(words, threshold, scale, x, y):
+    zero = x.dtype.type(0)
+    for i in range(y.size):
+        y[i] = x[i] * scale if (words[i] >> np.uint32(8)) >= threshold else zero
 
 
 @jit
-def _gather(images, order, counters, scale, x, first, last):
-    real = x.dtype.type
-    factor = real(scale)
-    for b in range(first, last):
-        image, row = chosen(images, order, counters, b), x[b]
-        if image < 0:
-            row[:] = real(np.nan)
-        else:
-            source = images[image]
-            for i in range(row.size):
-                row[i] = real(source[i]) * factor
+def _dropout(x, counters, stream, threshold, scale, y, first, last):
+    words, source, flat = carray(stack_array(np.uint32(0), SPACE), SPACE), x.reshape(-1), y.reshape(-1)
+    for start in range(first, last, BUFFER):
+        stop = min(start + BUFFER, last)
+        position = position_of(counters, y, start)
+        drawn = draw(position, stop - start, counters[STEP], np.uint64(stream), counters[SEED], words)
+        _kept(drawn, threshold, scale, source[start:stop], flat[start:stop])
 
 
 @parallel
-def _gather_parts(images, order, counters, scale, x):
-    for b in prange(x.shape[0]):
-        _gather(images, order, counters, scale, x, b, b + 1)
+def _dropout_parts(x, counters, stream, threshold, scale, y):
+    for c in prange(parts(y)):
+        _dropout(x, counters, stream, threshold, scale, y, c * CHUNK, min(y.size, (c + 1) * CHUNK))
 
 
-def gather(images, order, counters, scale, x):
-    """reference.gather, row by row."""
-    if x.size >= MANY:
-        _gather_parts(images, order, counters, scale, x)
+def dropout(x, counters, stream, rate, scale, y):
+    """reference_layers.dropout; words are compared as integers: (word >> 8) · 2⁻²⁴ ≥ rate."""
+    threshold, scale = np.uint32(math.ceil(rate * 2**24)), x.dtype.type(scale)
+    if y.size >= PAYS:
+        _dropout_parts(x, counters, stream, threshold, scale, y)
     else:
-        _gather(images, order, counters, scale, x, 0, x.shape[0])
+        _dropout(x, counters, stream, threshold, scale, y, 0, y.size)
 
 
 @jit
-def _gather_binary(images, order, counters, scale, stream, dynamic, x, first, last):
-    P, seed = np.uint64(x.shape[1]), counters[SEED]
-    for b in range(first, last):
-        image, row = chosen(images, order, counters, b), x[b]
-        if image < 0:
-            row[:] = x.dtype.type(np.nan)
-        elif dynamic:
-            position = (counters[ROW] + np.uint64(b)) * P
-            below(position, counters[STEP], stream, seed, images[image], scale, row)
-        else:
-            below(np.uint64(image) * P, np.uint64(0), stream, seed, images[image], scale, row)
+def _disturb(x, sigma, y):
+    for i in range(y.size):
+        y[i] = muladd(sigma, y[i], x[i])
 
 
 @parallel
-def _gather_binary_parts(images, order, counters, scale, stream, dynamic, x):
-    for b in prange(x.shape[0]):
-        _gather_binary(images, order, counters, scale, stream, dynamic, x, b, b + 1)
+def _disturb_parts(x, sigma, y):
+    for c in prange(chunks(y.size)):
+        _disturb(part(x, c), sigma, part(y, c))
 
 
-def gather_binary(images, order, counters, scale, stream, dynamic, x):
-    """reference.gather_binary, row by row; bytes are compared in float64, as there."""
-    scale = float(scale) if images.dtype == np.uint8 else images.dtype.type(scale)
-    if x.size >= PAYS:
-        _gather_binary_parts(images, order, counters, scale, stream, dynamic, x)
-    else:
-        _gather_binary(images, order, counters, scale, stream, dynamic, x, 0, x.shape[0])
+def add_noise(x, counters, stream, sigma, y):
+    """reference_layers.add_noise: normals first, then the sum in their place."""
+    philox_normal(counters, stream, y)
+    (_disturb_parts if y.size >= LIGHT else _disturb)(x.reshape(-1), y.dtype.type(sigma), y.reshape(-1))

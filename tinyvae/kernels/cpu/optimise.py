@@ -43,8 +43,8 @@ from ..clock import (
     TOTAL,
 )
 from ..reference import LEAST_M, LEAST_V
-from .elementwise import HEAVY, LIGHT, chunks, part
 from .engine.compile import jit, parallel
+from .engine.parts import HEAVY, LIGHT, chunks, part
 from .engine.vector_math import add_in_any_order, muladd, stack_array
 
 PARTIALS = 64  # sums of grad_norm, added in order: the same number on every machine

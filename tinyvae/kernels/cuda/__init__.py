@@ -7,14 +7,15 @@ from collections.abc import Callable
 from importlib import import_module
 
 _FILES = {
-    "elementwise": ("activate", "act_grad", "silu", "silu_grad", "scale_rows"),
-    "latent": ("latent", "latent_grad", "objective"),
-    "likelihood": ("bernoulli_nll", "gaussian_nll"),
-    "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli", "gather", "gather_binary"),
-    "optimise": ("grad_norm", "adam", "sgd", "tick"),
-    "dense": ("dense", "dense_grad_x", "dense_grad_w"),
-    "engine.sums": ("bias_grad",),
+    "activation": ("activate", "act_grad", "silu", "silu_grad"),
+    "dense": ("dense", "dense_grad_x", "dense_grad_w", "bias_grad"),
     "conv": ("conv2d", "conv2d_grad_x", "conv2d_grad_w"),
+    "latent": ("latent", "latent_grad"),
+    "likelihood": ("bernoulli_nll", "gaussian_nll", "scale_rows"),
+    "objective": ("objective",),
+    "optimise": ("grad_norm", "adam", "sgd", "tick"),
+    "noise": ("philox_bits", "philox_uniform", "philox_normal", "philox_bernoulli"),
+    "batches": ("gather", "gather_binary"),
 }
 
 _MODULES = {file: import_module(f".{file}", __name__) for file in _FILES}

@@ -4,7 +4,7 @@ It knows shapes and addresses, and no arithmetic."""
 from __future__ import annotations
 
 from ..reference import IDENTITY
-from ..scratch import depth_parts
+from ..scratch import depth_parts, line_parts
 from .engine.compile import aligned, blocks_for, launch
 from .engine.product import product
 from .engine.sums import add_lines
@@ -57,6 +57,17 @@ def dense_grad_w(x, grad_y, add, work, grad_w, grad_b, tiles=None):
         sums = work[K * N :] if grad_b.size else None
         multiply(tiles, x, False, grad_y, False, (K, N, B), work, grad_b=sums, parts=parts)
         add_lines(work, parts, length, K * N, add, grad_w, grad_b if grad_b.size else grad_w)
+
+
+def bias_grad(grad_y, add, work, grad_b):
+    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
+    R, N = grad_y.shape
+    parts = line_parts(R, N)
+    if parts == 1:
+        add_lines(grad_y, R, N, N, add, grad_b, grad_b)
+    else:
+        add_lines(grad_y, R, N, N, 0, work, work, parts)
+        add_lines(work, parts, N, N, add, grad_b, grad_b)
 
 
 def dense_tf32(x, w, b, act, y):

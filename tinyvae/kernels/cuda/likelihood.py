@@ -14,11 +14,10 @@ import numpy as np
 
 from ...device import cuda
 from ..reference import LOG_2PI
-from .elementwise import WIDE, positive
-from .engine.compile import aligned, blocks_for, device_function, kernel, launch
+from .engine.compile import THREADS, WIDE, aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import load4, store4
 from .engine.reduce import group_sum, power_of_two
-from .engine.scalar_math import log1p_unit, reciprocal
+from .engine.scalar_math import log1p_unit, positive, reciprocal
 
 WIDEST = 1024  # threads for a row of float32, at most: a whole block; half as many for float64, by its registers
 BLOCK = 128  # threads of a block, at least
@@ -126,3 +125,24 @@ def gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean):
     """reference.gaussian_nll."""
     constant = mean.shape[1] * (math.log(sigma) + 0.5 * LOG_2PI)
     _launch(rows(GAUSSIAN), mean, x, row_scale, 0.5 / sigma**2, constant, 1 / sigma**2, nll, grad_mean)
+
+
+@kernel(expect=WIDE)
+def scale_rows_kernel(row_weight, P, wide, n, grad):
+    i = np.uint32(cuda.grid(1))
+    if wide:  # P is a multiple of 4: four neighbours are of one row
+        q = np.uint32(4 * i)
+        if q < n:
+            a, b, c, d = load4(grad, q)
+            weight = row_weight[q // P]
+            store4(grad, q, weight * a, weight * b, weight * c, weight * d)
+    elif i < n:
+        grad[i] *= row_weight[i // P]
+
+
+def scale_rows(row_weight, grad):
+    """reference.scale_rows."""
+    P = grad.shape[1]
+    wide = P % 4 == 0 and aligned(grad)
+    launch(scale_rows_kernel, blocks_for(grad.size, 4 * THREADS if wide else THREADS), THREADS,
+           row_weight, P, wide, grad.size, grad)  # fmt: skip

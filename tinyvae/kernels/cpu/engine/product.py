@@ -27,7 +27,6 @@ A_BYTES = max(TALL * A_ROW, *(DEPTH_BYTES // size * step for size, step in A_STE
 B_BYTES = DEPTH_BYTES // 4 * PANEL_BYTES  # one packed panel
 A_BLOCK, B_BLOCK = TILES * A_BYTES, GROUP * B_BYTES
 TABLE = TALL * 8  # bytes of a table of addresses
-LONG = 128  # numbers of the row that short rows are joined to
 SMALL = 1_000_000  # multiply-adds under which a second thread costs more than it gives
 ALIASED = 1024  # bytes: rows at multiples of this crowd the same sets of the first-level cache
 
@@ -184,58 +183,3 @@ def product(blocks, tiles, a, a_turned, b, b_turned, add, bias, relu, out, threa
             blocks, kind, size, tiles, a_at, a_row, a_turned, b_at, b_row, b_turned, y_at, y_row, M, N, K, add, bias_at,
             relu, down, across,
         )  # fmt: skip
-
-
-@jit
-def column_sums(flat, add, total, parts):
-    """total (+)= the sums of columns, in `parts` pieces of the rows that are added in order."""
-    sums = np.zeros((parts, total.size), total.dtype)
-    for part in range(parts):
-        part_sum(flat, sums, part)
-    join_parts(sums, add, total)
-
-
-@jit
-def column_sums_spread(flat, add, total, parts):
-    """column_sums with the pieces spread over the threads."""
-    sums = np.zeros((parts, total.size), total.dtype)
-    part_sums(flat, sums)
-    join_parts(sums, add, total)
-
-
-@jit
-def join_parts(sums, add, total):
-    """total (+)= the rows of sums, in order."""
-    if not add:
-        total[:] = 0
-    for part in range(sums.shape[0]):
-        for j in range(total.size):
-            total[j] += sums[part, j]
-
-
-@parallel
-def part_sums(flat, sums):
-    """part_sum of every part."""
-    for part in prange(sums.shape[0]):
-        part_sum(flat, sums, np.int64(part))
-
-
-@jit
-def part_sum(flat, sums, part):
-    """sums[part] = the column sums of a piece of the rows. Short rows are taken several at a time, as one long row,
-    so that whole vectors are added."""
-    parts, N = sums.shape
-    rows = flat.size // N
-    first, last = rows * part // parts, rows * (part + 1) // parts
-    together = max(1, LONG // N)
-    wide = together * N
-    long = np.zeros(wide, flat.dtype)
-    whole = (last - first) // together
-    for r in range(whole):
-        row = flat[first * N + r * wide : first * N + (r + 1) * wide]
-        for j in range(wide):
-            long[j] += row[j]
-    for i in range((first + whole * together) * N, last * N):
-        sums[part, i % N] += flat[i]
-    for j in range(wide):
-        sums[part, j % N] += long[j]

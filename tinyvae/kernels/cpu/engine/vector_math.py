@@ -1,5 +1,4 @@
 """exp, log and their kin in plain arithmetic, so that LLVM computes a whole vector of them at a time.
-It knows numbers; arrays only as what it activates, layers not at all.
 
 A loop that calls the C library's exp runs one number at a time. A loop of sums, products and comparisons alone becomes
 vector code. So each function here brings its argument into a short interval where a polynomial is as good as the dtype,
@@ -19,9 +18,6 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
-
-from ...reference import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
-from .compile import jit
 
 # ------------------------------------------------------------------------------------------------ words of LLVM
 
@@ -340,59 +336,3 @@ def softplus(real, F):
         return (x if x > 0 else zero) + log1p(decay(x))
 
     return softplus
-
-
-@typed
-def _relu(real, F):
-    """max(x, 0)."""
-    zero = real(0)
-
-    def relu(x):
-        return zero if x < 0 else x
-
-    return relu
-
-
-@typed
-def _leaky_relu(real, F):
-    """x, or 0.2 x below 0."""
-    slope = real(LEAKY_SLOPE)
-
-    def leaky_relu(x):
-        return x if x > 0 else x * slope
-
-    return leaky_relu
-
-
-@typed
-def _elu(real, F):
-    """x, or exp(x) − 1 below 0."""
-
-    def elu(x):
-        below = expm1(x)
-        return x if x > 0 else below
-
-    return elu
-
-
-@jit
-def apply_activation(y, act):
-    """y ← act(y) in place. y: (n,), contiguous. One loop per activation, so that each becomes vector code."""
-    if act == RELU:
-        for i in range(y.size):
-            y[i] = _relu(y[i])
-    elif act == LEAKY_RELU:
-        for i in range(y.size):
-            y[i] = _leaky_relu(y[i])
-    elif act == ELU:
-        for i in range(y.size):
-            y[i] = _elu(y[i])
-    elif act == TANH:
-        for i in range(y.size):
-            y[i] = tanh(y[i])
-    elif act == SIGMOID:
-        for i in range(y.size):
-            y[i] = sigmoid(y[i])
-    elif act == SOFTPLUS:
-        for i in range(y.size):
-            y[i] = softplus(y[i])

@@ -20,6 +20,9 @@ from ....device.machine import look
 from ....errors import DeviceError
 from ... import cache
 
+THREADS = 256  # of a block, where each takes a few neighbours
+WIDE = ("LDG.128", "STG.128")  # what a kernel must contain that loads and stores 128 bits at a time
+
 
 def fingerprint() -> str:
     """A hash of all that the machine code depends on, but for GPU and toolkit: Numba keeps a file for each of them."""

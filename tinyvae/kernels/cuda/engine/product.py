@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ....device import cuda
-from ..elementwise import activated
 from .compile import Kernel, device_function
 from .intrinsics import anew, commit_copies, load4, store4, wait_copies
+from .scalar_math import activated
 from .sums import line_sum
 from .tensor import tensor_cores
 from .tile import NOWHERE, Arithmetic, Operand, Tile, spot

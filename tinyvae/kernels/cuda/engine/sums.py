@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ....device import cuda
-from ...scratch import line_parts
 from .compile import Kernel, blocks_for, device_function, launch
 
 THREADS = 256
@@ -70,14 +69,3 @@ def add_lines(source, lines, length, split, add, out, rest, parts=1):
     grid = (blocks_for(length, columns), parts)
     share = blocks_for(lines, parts)
     launch(line_sums(source.dtype, columns), grid, THREADS, source, lines, share, length, split, add, out, rest)
-
-
-def bias_grad(grad_y, add, work, grad_b):
-    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
-    R, N = grad_y.shape
-    parts = line_parts(R, N)
-    if parts == 1:
-        add_lines(grad_y, R, N, N, add, grad_b, grad_b)
-    else:
-        add_lines(grad_y, R, N, N, 0, work, work, parts)
-        add_lines(work, parts, N, N, add, grad_b, grad_b)

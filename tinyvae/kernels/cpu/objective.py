@@ -1,0 +1,49 @@
+"""The objective: sums over images and latent dimensions, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..clock import KL_BETA, KL_CAPACITY, KL_FREE
+from .engine.compile import jit
+from .engine.sums import _sum, _weighted_sum
+
+
+@jit
+def objective(nll, kl, kl_weight, sums, metrics):
+    """reference.objective, all sums in float64."""
+    B = kl.shape[0]
+    recon, total, weighted = _sum(nll) / nll.size, 0.0, 0.0
+    for b in range(B):
+        total += _sum(kl[b])
+        weighted += _weighted_sum(kl[b], kl_weight)
+    metrics[0], metrics[1], metrics[2] = recon + weighted / B, recon, total / B
+    for i in range(3):
+        sums[i] += B * metrics[i]
+    sums[3] += B
+
+
+@jit
+def aimed_objective(nll, kl, rates, sums, kl_weight, metrics):
+    """reference_objective.aimed_objective; the means over the batch are made in kl_weight itself."""
+    B, L = kl.shape
+    beta, capacity, free, total, cost = rates[KL_BETA], rates[KL_CAPACITY], rates[KL_FREE], 0.0, 0.0
+    for i in range(L):
+        kl_weight[i] = 0
+    for b in range(B):
+        for i in range(L):
+            kl_weight[i] += kl[b, i]
+    for i in range(L):
+        mean = kl_weight[i] / B
+        total += mean
+        cost += mean if mean > free else free
+        kl_weight[i] = beta if mean > free else 0.0
+    if capacity > 0:
+        cost = abs(total - capacity)
+        for i in range(L):
+            kl_weight[i] = beta * np.sign(total - capacity)
+    recon = _sum(nll) / nll.size
+    metrics[0], metrics[1], metrics[2] = recon + beta * cost, recon, total
+    for i in range(3):
+        sums[i] += B * metrics[i]
+    sums[3] += B
