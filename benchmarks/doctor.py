@@ -1,7 +1,6 @@
 """Twelve runs made to collapse, to have holes, or to be healthy, and what `tinyvae doctor` says of each.
-It knows how to make them ill; the doctor sees the trained model and its images only.
 
-    python benchmarks/doctor.py [--seed 2] [--threads 1] [--out benchmarks/results/doctor]
+python benchmarks/doctor.py [--seed 2] [--threads 1] [--out benchmarks/results/doctor]
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Runs of two players made ill on purpose, or not, and what `tinyvae doctor` says of each.
-It knows how to make them ill; the doctor sees the trained model, its log and its images only.
 
-    python benchmarks/gan_doctor.py [--seed 3] [--threads 1] [--out benchmarks/results/gan_doctor]
+python benchmarks/gan_doctor.py [--seed 3] [--threads 1] [--out benchmarks/results/gan_doctor]
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 """Ten seeds each of the GAN and the VAE-GAN, beside the VAE: do all digits come, are the pictures sharp, seed by seed?
-It knows which runs are compared; how one is trained and judged is joined_runs'.
 
     python benchmarks/gan_seeds.py --work DIR [--seeds 10] [--epochs 10] [--jobs 2] [--threads 1]
 

@@ -14,7 +14,7 @@ if [ -e .nb/site.tar.xz ]; then
   mkdir "$work/site" && "$python" -m tarfile --filter data -e .nb/site.tar.xz "$work/site"
   PYTHONPATH=$work/site:${PYTHONPATH:-}
 fi
-export PYTHONPATH=$PWD:${PYTHONPATH:-} TINYVAE_CACHE=$work/cache PYTHONUTF8=1
+export PYTHONPATH=$PWD:$PWD/benchmarks:${PYTHONPATH:-} TINYVAE_CACHE=$work/cache PYTHONUTF8=1
 eval "$("$python" -m tinyvae.device.toolkit "$work/home" 2> >(tee "$work/toolkit.log" >&2))"
 
 part() { # part NAME SECONDS COMMAND…: runs it within so many seconds, or what is left; its output goes to a log of its own
@@ -49,12 +49,12 @@ cat "$work/numba.log" "$work/kernel.log"
 pytest="'$python' -m pytest -p no:cacheprovider -k 'cuda and not simulator' \"\$1\"; s=\$?; [ \$s = 5 ] || exit \$s"
 export pytest
 part tests 160 bash -c 'grep -lwE "device|cuda" -r --include="test_*.py" tests | xargs -P 6 -I{} bash -c "$pytest" - {}' &
-part curves 160 "$python" -m tinyvae.bench.curves cuda "$out/curves.json" &
+part curves 160 "$python" -m peers.curves cuda "$out/curves.json" &
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 for tool in memcheck racecheck initcheck synccheck; do
   if [ -z "$sanitizer" ]; then echo "$tool not-run 0" >>"$work/parts" && echo "no SUMMARY: not found" >"$work/$tool.log"
   else part $tool 160 "$sanitizer" --tool $tool --report-api-errors no --error-exitcode 9 --print-limit 20 \
-    "$python" -m tinyvae.bench.each_op & fi
+    "$python" -m peers.sanitize & fi
 done
 wait
 

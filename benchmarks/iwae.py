@@ -1,5 +1,4 @@
 """A row of a paper's table: VAE and IWAE (k = 5) with the network of Burda et al. 2015 on dynamically binarised MNIST.
-It knows the paper's recipe; the models are the package's, and nothing here is timed against another library.
 
     python benchmarks/iwae.py --work DIR [--stages 5] [--threads 1]
 
@@ -178,7 +177,7 @@ def main() -> None:
 
     set_threads(options.threads)
     from tinyvae import datasets
-    from tinyvae.bench.machine import cpu_name
+    from tinyvae.bench.host import cpu_name
 
     data, epochs = datasets.load("mnist"), (3**options.stages - 1) // 2
     found: dict[str, Any] = {

@@ -1,5 +1,4 @@
 """AE, VAE, GAN, VAE-GAN and adversarial AE side by side: one latent dimension, one number of epochs, one set of judges.
-It knows which models are trained and how figures are shown; what they mean is the package's.
 
     python benchmarks/joined.py --work DIR [--data mnist fashion-mnist] [--epochs 10] [--threads 1] [--readme]
 
@@ -178,7 +177,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="without ending: .json, .md and pictures are added")
     parser.add_argument("--readme", action="store_true", help="put the tables into the README, too")
     args = parser.parse_args()
-    from tinyvae.bench.machine import cpu_name
+    from tinyvae.bench.host import cpu_name
 
     figures = {}
     for data in args.data:

@@ -1,5 +1,4 @@
-"""Runs of AE, VAE, GAN, VAE-GAN and adversarial AE: each trained and judged in a process of its own, and kept in files.
-It knows what is made of a run; how runs are compared is joined's and gan_seeds'."""
+"""Runs of AE, VAE, GAN, VAE-GAN and adversarial AE: each trained and measured in its own process, results in files."""
 
 from __future__ import annotations
 

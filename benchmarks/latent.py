@@ -1,7 +1,6 @@
 """Autoencoder against VAE, five seeds, 2 and 20 dimensions: every figure of the latent space, a table and a picture.
-It knows which models are trained and how figures are shown; what they mean is the package's.
 
-    python benchmarks/latent.py [--seeds 5] [--epochs 5] [--threads 1] [--models DIR] [--out benchmarks/results/latent]
+python benchmarks/latent.py [--seeds 5] [--epochs 5] [--threads 1] [--models DIR] [--out benchmarks/results/latent]
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Runs the ladder: verifies every rung, times them in turns, and prints what each idea gave beside the machine's peak.
-It knows the rungs by their numbers and constants; what an idea is stands in its file.
 
-    python benchmarks/ladder/climb.py [--size 512 …] [--threads 1 2 …] [--rounds 7] [--only 3 4 …]
-                                      [--verify-only] [--json FILE] [--readme] [--roofline FILE]
+python benchmarks/ladder/climb.py [--size 512 …] [--threads 1 2 …] [--rounds 7] [--only 3 4 …]
+                                  [--verify-only] [--json FILE] [--readme] [--roofline FILE]
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """The ladder as a roofline: how fast each rung is, over how much arithmetic it makes of each byte it loads and stores
 (Williams, Waterman and Patterson 2009; bytes counted at the core, as Ilic, Pratas and Sousa do, 2014).
-It knows figures and a picture, no rung.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The two kinds of roof over every program: how many multiply-adds this machine makes in a second, and how many bytes
-its memory and its caches move. It knows no rung.
+its memory and its caches move.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What the ladders share: their rungs, the check of a rung against float64, and figures as a table.
-It knows a rung by what its file must have, and neither clock nor machine.
-"""
+"""What the ladders share: their rungs, the check of a rung against float64, and figures as a table."""
 
 from __future__ import annotations
 

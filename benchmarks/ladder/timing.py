@@ -1,6 +1,5 @@
 """Operands, turns on the clock, and NumPy's product in a process of its own, which sleeps until it is asked: in one
 process the threads of NumPy's BLAS and of Numba wait for work actively and take the cores from one another.
-It knows no rung.
 """
 
 from __future__ import annotations

@@ -3,18 +3,20 @@ Peers are stand-ins, but for small cases where a peer is installed."""
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
 
+from peers import rates
+from peers.roofline import draw_roofline, points
 from tinyvae import kernels
 from tinyvae.app.cli import main as command
-from tinyvae.bench import cases, job, machine, main, measure, pool, report, startup, worker
+from tinyvae.bench import cases, job, main, measure, peers, pool, report, startup, worker
 from tinyvae.bench.cases import Case
 from tinyvae.bench.job import BenchError, Job
 from tinyvae.bench.pool import Effort, Worker, in_turn, summary
-from tinyvae.bench.roofline import draw_roofline, points
 from tinyvae.bench.verify import WrongResult, call_reference
 from tinyvae.errors import ConfigError
 from tinyvae.kernels import OPS
@@ -218,21 +220,43 @@ def test_a_missing_library_is_one_line(monkeypatch):
     assert measure.missing(("ops", "startup")) == []
 
 
+def test_outside_a_clone_only_tinyvae_and_numpy_are_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    line = "PyTorch and JAX are compared from a clone of the repository; measured here: tinyvae and NumPy"
+    assert measure.missing(("products", "steps")) == [line]
+    assert measure.missing(("ops",)) == []
+    assert not job.installed("torch")
+    assert job.installed("numpy")
+    assert measure.measure_rates(Fake("numba", 1.0), "float32", Effort(1)) == {}
+    monkeypatch.setattr(peers, "CLONE", tmp_path)
+    assert "the peers' programs are not part of the installed package" in fails(["--cuda-code"], capsys)
+    assert "no package `peers` there" in fails(["--peers", str(tmp_path), "--only", "ops"], capsys)
+
+
+def test_peers_are_found_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "__init__.py").write_text("")
+    assert peers.enable(str(tmp_path))
+    assert sys.path[-1] == str(tmp_path)
+    assert str(peers.folder()) in pool.environment(1)["PYTHONPATH"].split(os.pathsep)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", machine.RATES)
+@pytest.mark.parametrize("name", rates.RATES)
 def test_the_machines_rates_are_positive(name, dtype, monkeypatch):
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 1 << 18)
-    made = machine.rate_job(name, dtype)
+    monkeypatch.setattr(rates, "last_level_cache", lambda: 1 << 18)
+    made = rates.rate_job(name, dtype)
     made.run()
     assert made.result()["amount"][0] > 0
 
 
 def test_the_copy_copies_and_the_chains_add():
     source, target, out = np.arange(200_000.0), np.zeros(200_000), np.zeros(3)
-    machine.copy(source, target)
+    rates.copy(source, target)
     assert np.array_equal(source, target)
-    machine.multiply_add(0.5, 1.0, 3, out)  # v ← v/2 + 1 goes to 2 in each chain
-    assert np.allclose(out, 2 * machine.CHAINS)
+    rates.multiply_add(0.5, 1.0, 3, out)  # v ← v/2 + 1 goes to 2 in each chain
+    assert np.allclose(out, 2 * rates.CHAINS)
 
 
 # ------------------------------------------------------------------------------------------------ peers
@@ -258,7 +282,7 @@ TINY = pytest.mark.parametrize(
 def test_every_library_computes_the_same(case, library, dtype):
     if not job.installed(library):
         pytest.skip(f"{library} is not installed")
-    made = job.build(library, case, dtype, 1)
+    made = worker.build(library, case, dtype, 1)
     made.run()
     case.check(made.result(), np.dtype(dtype).type)
 
@@ -338,7 +362,7 @@ def test_a_watched_command(tmp_path):
     """The real command: a first line, a first step, a peak of memory; and one that fails is one sentence."""
     np.savez(tmp_path / "bars.npz", images=np.zeros((20, 6, 5, 1), np.uint8))
     options = ["--data", str(tmp_path / "bars.npz"), "--epochs", "1", "--batch-size", "8", "--hidden", "4"]
-    lines = startup.watch(["tinyvae.bench.watched", "train", *options, "--out", str(tmp_path / "run")], 1, {})
+    lines = startup.watch(["tinyvae.bench.probe", "train", *options, "--out", str(tmp_path / "run")], 1, {})
     found = startup.figures(lines)
     assert 0 < found["first_line"] < found["first_step"]
     assert found["peak_bytes"] > 1 << 20

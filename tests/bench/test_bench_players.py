@@ -17,7 +17,7 @@ ROWS = 3
 def game(name, dtype="float64", variant="torch"):
     """PyTorch's side."""
     pytest.importorskip("torch")
-    from tinyvae.bench.torch_players import Game
+    from peers.torch_players import Game
 
     return Game(name, dtype, job.Variant.of(variant))
 
@@ -109,7 +109,7 @@ def test_every_variant_of_the_peer_takes_the_same_steps(name, variant):
 
 
 def batches(rows):
-    from tinyvae.bench.torch_players import batches as endless
+    from peers.torch_players import batches as endless
 
     return endless(rows)
 

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from peers import cuda_bench, cuda_cases, cuda_report, curves, sanitize
+from peers.burst import burst, burst_of
+from peers.cuda_cases import BARS, CASES, COPY
 from tinyvae.app.cli import main as command
 from tinyvae.bench import cases as cpu_cases
-from tinyvae.bench import cuda_bench, cuda_cases, cuda_report, curves, each_op, job, verify, worker
+from tinyvae.bench import job, verify, worker
 from tinyvae.bench.cases import Case
-from tinyvae.bench.cuda_cases import BARS, CASES, COPY
-from tinyvae.bench.job import Job, Variant, burst
+from tinyvae.bench.job import Job, Variant
 from tinyvae.bench.pool import in_turn
 from tinyvae.bench.verify import WrongResult, call_reference
 from tinyvae.kernels import COLUMNS, OPS
@@ -50,10 +52,10 @@ def test_memory_bound_ops_are_larger_than_any_cache():
 
 
 def test_bursts_are_short_and_never_empty():
-    made = {str(case): case.burst() for group in CASES.values() for case in group()}
+    made = {str(case): burst_of(case) for group in CASES.values() for case in group()}
     assert made["4096×4096×4096 forward"] == 1
     assert set(made.values()) <= set(range(1, 51))
-    assert COPY.burst() == 50
+    assert burst_of(COPY) == 50
 
 
 # ------------------------------------------------------------------------------------------------ many calls at a time
@@ -238,9 +240,9 @@ def test_every_op_is_called_on_arrays_that_stand_alone(monkeypatch, capsys):
     sizes = []
     monkeypatch.setattr(gpu, "LARGE", gpu.LARGE)  # the program changes both; put back afterwards
     monkeypatch.setattr(gpu, "ALIGNMENT", gpu.ALIGNMENT)
-    monkeypatch.setattr(each_op, "cases", lambda: [("activate", "tiny"), ("activate", "ragged")])
+    monkeypatch.setattr(sanitize, "cases", lambda: [("activate", "tiny"), ("activate", "ragged")])
     monkeypatch.setattr(gpu.Arena, "_new", lambda self, size, new=gpu.Arena._new: sizes.append(size) or new(self, size))
-    each_op.main()
+    sanitize.main()
     n = OPS["activate"].examples["ragged"]["n"]
     assert sizes[-2:] == [4 * n, 4 * n]
     assert "float64, fp32: 2 calls" in capsys.readouterr().out
@@ -271,7 +273,7 @@ PYTHON = """#!/bin/bash
 case "$*" in
   *device.toolkit*) echo "export CUDA_HOME=$3"; echo "ptxas: not found" >&2 ;;
   "-m numba -s") printf '__Other__\n1\n__CUDA Information__\nCUDA Device Initialized: True\n\n__More__\n' ;;
-  *bench.curves*) echo "6 comparisons of losses with numpy's: 0 beyond their limit" ;;
+  *peers.curves*) echo "6 comparisons of losses with numpy's: 0 beyond their limit" ;;
   *"--only steps"*) echo "no GPU left" >&2; exit 1 ;;
   *"bench --device cuda"*) printf 'bars\\n  dense  1.62  ok\\n  conv  0.80  MISSED\\n  odd  not measured\\n' ;;
   *test_kernels.py) echo "2 passed, 1 skipped in 0.1s" ;;
@@ -312,7 +314,7 @@ def test_the_one_command_for_a_gpu_machine(tmp_path):
 def test_pytorchs_capture(monkeypatch):
     """Warm-ups beside the stream, one capture, then replays; PyTorch's own part is a stand-in."""
     torch = pytest.importorskip("torch")
-    from tinyvae.bench import torch_cuda
+    from peers import torch_cuda
 
     log = []
 
@@ -345,7 +347,7 @@ def test_pytorchs_capture(monkeypatch):
 def test_pytorchs_step_with_its_cursor_in_memory():
     """The step that is captured on a GPU, eager here: it walks through whole batches, and takes a ragged one."""
     torch = pytest.importorskip("torch")
-    from tinyvae.bench.torch_steps import Program
+    from peers.torch_steps import Program
 
     program = Program("vae", "float32", Variant("torch", captured=True), 128)
     program.optimizer = torch.optim.Adam([*program.encoder.parameters(), *program.decoder.parameters()], 1e-3)

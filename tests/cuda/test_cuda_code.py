@@ -14,9 +14,9 @@ import pytest
 if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
+from peers import cuda_code, inspection
+from peers.cuda_code import Ghost, Launched
 from tinyvae.app.cli import main as command
-from tinyvae.bench import cuda_code, inspection
-from tinyvae.bench.cuda_code import Ghost, Launched
 from tinyvae.device import cuda, toolkit
 from tinyvae.kernels.cuda import COLUMN, TF32_COLUMN
 from tinyvae.kernels.cuda.engine import compile

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_ladder import LADDER
 
-from tinyvae.bench.inspection import why_not
+from peers.inspection import why_not
 from tinyvae.device import open_device, toolkit
 from tinyvae.errors import DeviceError
 

@@ -252,6 +252,7 @@ def add_bench(commands: Any) -> None:
     option("--verify-only", action="store_true", help="check every result against the reference and time nothing")
     option("--device", default=None, metavar="NAME", help="numba (default) or cuda; with --verify-only numpy too")
     option("--cuda-code", action="store_true", help="compile every CUDA kernel and look at the code; needs no GPU")
+    option("--peers", metavar="DIR", help="folder benchmarks/ of a clone, which has the peers' programs")
     option("--from", dest="earlier", metavar="FILE", help="figures of an earlier run; only --only is measured again")
     option("--json", metavar="FILE", help="write all figures to this file")
     option("--readme", nargs="?", const="README.md", metavar="FILE", help="rewrite the table in this README")

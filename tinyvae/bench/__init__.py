@@ -1,2 +1,1 @@
-"""The benchmarks: every op, product, convolution and training step, verified first, then timed beside its peers.
-It knows the table of ops, the zoo and a step from outside; nothing in them knows of it."""
+"""The benchmarks: ops, products, convolutions and training steps, verified first, then timed beside NumPy and peers."""

@@ -1,5 +1,4 @@
-"""What is measured: the products and convolutions of the reference networks, every op of the table, training steps.
-It knows shapes and costs; who computes a case, and how fast, is for others."""
+"""What is measured: the products and convolutions of the reference networks, every op of the table, training steps."""
 
 from __future__ import annotations
 
@@ -110,10 +109,6 @@ class Case:
     def bytes(self, itemsize: int) -> int:
         """Memory that one call must touch."""
         return OPS[self.op].bytes(self.lengths, itemsize) if self.op else 0
-
-    def burst(self) -> int:
-        """Calls that a GPU is given at a time: some 2 ms of them by the fastest card's datasheet, 50 at most."""
-        return max(1, min(50, round(2e-3 / max(self.flops() / 5e13, self.bytes(4) / 4e12, 1e-6))))
 
     def check(self, got: Arrays, dtype: Any, tf32: bool = False) -> None:
         """A WrongResult unless what a library made of the arguments is within the bound of the float64 reference."""

@@ -1,5 +1,4 @@
-"""What a library makes of a case: a call to repeat, and how to look at its result.
-It knows no library."""
+"""A job: what a library makes of a case, a call to repeat and the result of it; and the names of the libraries."""
 
 from __future__ import annotations
 
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import TinyvaeError
-from .cases import CHECK_STEPS, Case
+from . import peers
+from .cases import CHECK_STEPS
 from .verify import Arrays
 
 OURS, OURS_ON_GPU = "numba", "cuda"
+IN_PACKAGE = (OURS, "numpy")  # what the package itself can run; everything else is a program of `peers`
 
 
 class BenchError(TinyvaeError, RuntimeError):
@@ -58,27 +59,9 @@ class Variant:
 
 
 def installed(name: str) -> bool:
-    """Whether the contestant's package is there; it is not imported."""
-    return find_spec(Variant.of(name).package) is not None
-
-
-Call = Callable[[], Any]
-
-
-def burst(job: Job, calls: int, wait: Call, record: Callable[[Call], Call] | None = None) -> Job:
-    """`calls` calls at a time, and then a wait for the GPU. record: makes one thing of them that is sooner launched."""
-
-    def many() -> None:
-        for _ in range(calls):
-            job.run()
-
-    repeat = record(many) if record else many
-
-    def run() -> None:
-        repeat()
-        wait()
-
-    return Job(run, job.result, calls=calls, once=job.run)
+    """Whether the contestant's package is there, and its program where it is a peer; nothing is imported."""
+    variant = Variant.of(name)
+    return find_spec(variant.package) is not None and (variant.library in IN_PACKAGE or peers.folder() is not None)
 
 
 def step_job(run: Callable[[], Any], loss: Callable[[], float | list[float]]) -> Job:
@@ -93,33 +76,3 @@ def step_job(run: Callable[[], Any], loss: Callable[[], float | list[float]]) ->
         return {"losses": np.array(found)}
 
     return Job(run, losses)
-
-
-def build(library: str, case: Case, dtype: str, threads: int) -> Job:
-    """The job of a contestant; libraries are imported here and no earlier."""
-    variant = Variant.of(library)
-    if variant.library == "jax":
-        from .jax_steps import jax_step
-
-        return jax_step(case.model, dtype)
-    if variant.library == "torch":
-        from . import torch_ops, torch_players, torch_steps
-
-        if case.group == "players":
-            return torch_players.torch_players(case, dtype, threads, variant)
-        if case.model:
-            return torch_steps.torch_step(case, dtype, threads, variant)
-        return torch_ops.torch_job(case, dtype, threads, variant)
-    from . import ours
-
-    if variant.cuda:
-        return ours.cuda_job(case, dtype, "tf32" if variant.tf32 else "fp32")
-    if case.group == "machine":
-        from .machine import rate_job
-
-        return rate_job(case.name, dtype)
-    if case.model:
-        return step_job(*ours.training_step(case, dtype, library))
-    if library == "numpy" and case.group == "products":
-        return ours.numpy_product(case, dtype)
-    return ours.op_job(case, dtype, library)

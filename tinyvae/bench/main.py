@@ -1,5 +1,4 @@
-"""`tinyvae bench`: what to measure, in which order, and where the figures go.
-It knows the other rooms of this package and no arithmetic."""
+"""`tinyvae bench`: what to measure, in which order, and where the figures go."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ from ..config import DTYPES, require_choice, require_int
 from ..device import open_device
 from ..errors import ConfigError
 from ..kernels import COLUMNS, ops_of
-from . import cases, cuda_bench, cuda_report, inspection, ours, report, verify
-from .job import step_job
+from . import cases, host, jobs, peers, report, verify
 from .measure import measure_group, missing
 from .pool import Effort
 from .startup import EPOCHS, measure_startup
@@ -71,7 +69,7 @@ def _op_check(name: str, device: str, kind: Any) -> Callable[[], None]:
 
 def _case_check(case: cases.Case, device: str, dtype: str) -> Callable[[], None]:
     def check() -> None:
-        job = ours.op_job(case, dtype, device) if case.op else step_job(*ours.training_step(case, dtype, device))
+        job = jobs.build(device, case, dtype) if case.model else jobs.op_job(case, dtype, device)
         job.run()
         case.check(job.result(), np.dtype(dtype).type)
 
@@ -80,12 +78,10 @@ def _case_check(case: cases.Case, device: str, dtype: str) -> Callable[[], None]
 
 def measure(options: Options, say: Say) -> report.Results:
     """Measures the groups asked for, at each number of threads; our own wrong result stops it."""
-    from . import machine
-
     groups = options.only or cases.GROUPS
-    threads = options.threads or tuple(dict.fromkeys((1, machine.cores())))
-    if max(threads) > machine.cores():
-        raise ConfigError(f"--threads {max(threads)}: this process may use {machine.cores()} cores")
+    threads = options.threads or tuple(dict.fromkeys((1, host.cores())))
+    if max(threads) > host.cores():
+        raise ConfigError(f"--threads {max(threads)}: this process may use {host.cores()} cores")
     notes, rows = missing(groups), []
     rates: dict[str, dict[str, float]] = {}
     for note in notes:
@@ -99,7 +95,7 @@ def measure(options: Options, say: Say) -> report.Results:
             rates[str(count)] = {name: max(at[name], value) for name, value in roofs.items()}
     startup = measure_startup(max(threads), options.epochs, say) if "startup" in groups else None
     return {
-        "machine": machine.describe(), "command": options.command, "rates": {options.dtype: rates}, "rows": rows,
+        "machine": host.describe(), "command": options.command, "rates": {options.dtype: rates}, "rows": rows,
         "startup": startup, "notes": notes,
     }  # fmt: skip
 
@@ -124,22 +120,23 @@ def bench(
     if readme:
         report.rewrite(readme, report.table(results))
     if roofline:
-        from .roofline import draw_roofline
-
-        draw_roofline(results, roofline)
+        peers.program("roofline").draw_roofline(results, roofline)
     return report.text(results)
 
 
 def run(given: dict[str, Any], say: Say, command: Sequence[str] = ("tinyvae", "bench")) -> tuple[str, bool]:
     """The command with its parsed options: what to print, and whether all went well."""
+    peers.enable(given["peers"])
+    json_file = Path(given["json"]) if given["json"] else None
     if given["cuda_code"]:
-        return inspection.run(Path(given["json"]) if given["json"] else None, say)
+        text, ok = peers.program("inspection").run(json_file, say)
+        return str(text), bool(ok)
     if given["verify_only"]:
         return "", verify_all(given["device"] or "numba", given["dtype"], say)
     if given["device"] == "cuda":
         open_device("cuda")
-        json_file = Path(given["json"]) if given["json"] else None
-        return cuda_report.text(cuda_bench.measure(given["only"], given["rounds"], say, json_file)), True
+        found = peers.program("cuda_bench").measure(given["only"], given["rounds"], say, json_file)
+        return str(peers.program("cuda_report").text(found)), True
     if given["device"] not in (None, "numba"):
         raise ConfigError(f"--device {given['device']} belongs to --verify-only; what is timed is numba or cuda")
     options = None

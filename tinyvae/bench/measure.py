@@ -1,5 +1,4 @@
-"""A group of cases, measured: workers started, results verified, times taken in turn.
-It knows contestants and cases; the report is for others."""
+"""A group of cases, measured: workers started, results verified, times taken in turn."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cases
+from . import cases, peers
 from .cases import Case
 from .job import OURS, OURS_ON_GPU, BenchError, Variant, installed
 from .pool import Contestant, Effort, Worker, in_turn
@@ -28,10 +27,12 @@ Row = dict[str, Any]
 
 
 def missing(groups: Sequence[str]) -> list[str]:
-    """One line for each package that a peer of these groups needs and that is not there."""
-    peers = [peer for group in groups for peer in PEERS.get(group, ()) if not installed(peer)]
-    absent = dict.fromkeys(Variant.of(peer).package for peer in peers)
-    return [f"{package}: not installed: pip install {package}" for package in absent]
+    """One line for each package that a peer of these groups needs and that is not there, or one for all programs."""
+    absent = [peer for group in groups for peer in PEERS.get(group, ()) if not installed(peer)]
+    if absent and peers.folder() is None:
+        return ["PyTorch and JAX are compared from a clone of the repository; measured here: tinyvae and NumPy"]
+    packages = dict.fromkeys(Variant.of(peer).package for peer in absent)
+    return [f"{package}: not installed: pip install {package}" for package in packages]
 
 
 def measure_case(case: Case, contestants: Sequence[Contestant], dtype: str, effort: Effort, notes: list[str]) -> Row:
@@ -60,11 +61,14 @@ def measure_case(case: Case, contestants: Sequence[Contestant], dtype: str, effo
 
 
 def measure_rates(worker: Contestant, dtype: str, effort: Effort) -> dict[str, float]:
-    """The machine's rates at this moment: {"fma": operations per second, "copy": bytes per second}."""
-    from . import machine
+    """The machine's rates at this moment: {"fma": operations per second, "copy": bytes per second}.
 
-    rates = {}
-    for case in machine.cases():
+    They are measured by the peers' programs; {} where those are not there.
+    """
+    rates: dict[str, float] = {}
+    if peers.folder() is None:
+        return rates
+    for case in peers.program("rates").cases():
         amount = float(worker.load(case, dtype)["amount"][0])
         rates[case.name] = amount / (in_turn([worker], effort)[worker.name]["us"] * 1e-6)
     worker.drop()

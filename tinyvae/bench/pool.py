@@ -1,5 +1,4 @@
-"""Workers seen from their parent, and how several of them are timed in turn.
-It knows the protocol and the clock's figures; not what a case is made of."""
+"""Workers as their parent uses them, and how several of them are timed in turn."""
 
 from __future__ import annotations
 
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import THREAD_VARIABLES
+from . import peers
 from .cases import Case
 from .job import BenchError
 from .verify import Arrays
@@ -41,9 +41,10 @@ class Contestant(Protocol):
 
 
 def environment(threads: int) -> dict[str, str]:
-    """This process's environment with every library held to `threads` threads, and this very package to import."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    """This process's environment with every library limited to `threads` threads; it imports this very package, and
+    the same peers."""
+    root, found = Path(__file__).resolve().parents[2], peers.folder()
+    paths = [str(root), *([str(found)] if found else []), *filter(None, [os.environ.get("PYTHONPATH")])]
     limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
     return {**os.environ, **limits, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
 

@@ -1,5 +1,4 @@
-"""Figures in words: the table on the terminal, the short one in the README, the file of all figures.
-It knows rows as measure made them; nothing of how they came about."""
+"""Figures in words: the table on the terminal, the short one in the README, the file of all figures."""
 
 from __future__ import annotations
 

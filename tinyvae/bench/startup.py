@@ -1,5 +1,4 @@
-"""How long until something is seen, until training begins, until the default network is trained; and the memory.
-It knows commands and the lines they print, as a user sees them, with the time of each."""
+"""How long until the first line, until training begins, until the default network is trained; and the memory."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import Any
 
 from .job import BenchError, installed
 from .pool import environment
-from .watched import FIRST_STEP, PEAK
+from .probe import FIRST_STEP, PEAK
 
 BAR = 106.0  # nats: the test −ELBO that the default run must reach
 EPOCHS = 10
@@ -59,7 +58,7 @@ def figures(lines: Lines) -> dict[str, Any]:
 
 def train(folder: Path, epochs: int, device: str = "numba") -> list[str]:
     """The default run on a device."""
-    return ["tinyvae.bench.watched", "train", "--device", device, "--epochs", str(epochs), "--out", str(folder)]
+    return ["tinyvae.bench.probe", "train", "--device", device, "--epochs", str(epochs), "--out", str(folder)]
 
 
 def measure_startup(threads: int, epochs: int, say: Say) -> dict[str, Any]:
@@ -77,6 +76,6 @@ def measure_startup(threads: int, epochs: int, say: Say) -> dict[str, Any]:
         # the first run of a compiled program fills its cache, as ours was filled
         for part, length in (("warm", 1), ("whole", epochs)):
             say(f"startup: {label}, {length} epoch{'s' if length > 1 else ''}")
-            command = ["tinyvae.bench.torch_train", str(length), label]
+            command = ["peers.torch_train", str(length), label]
             found.setdefault(label, {})[part] = figures(watch(command, threads, {}))
     return found

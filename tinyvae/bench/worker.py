@@ -1,5 +1,4 @@
 """A process of its own for one library at one number of threads: it takes orders as lines of JSON and answers so.
-It knows the protocol; what a library makes of a case is said by job.build.
 
     python -m tinyvae.bench.worker LIBRARY THREADS
 
@@ -18,7 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from .job import Job, build
+import numpy as np
+
+from . import jobs, peers
+from .cases import Case
+from .job import IN_PACKAGE, Job, Variant
 
 Answer = dict[str, object]
 
@@ -27,6 +30,14 @@ def pin(threads: int) -> None:
     """Ties the process to as many CPUs as it has threads, where the system can: the last ones, the same for all."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+
+
+def build(library: str, case: Case, dtype: str, threads: int) -> Job:
+    """The job of a contestant; a peer's library is imported here and no earlier."""
+    if library in IN_PACKAGE and case.group != "machine":
+        return jobs.build(library, case, dtype)
+    made: Job = peers.program().build(Variant.of(library), case, dtype, threads)
+    return made
 
 
 class Server:
@@ -38,10 +49,6 @@ class Server:
 
     def load(self, order: dict) -> Answer:
         """Builds the case's job, makes one call and writes its result."""
-        import numpy as np
-
-        from .cases import Case
-
         self.job = build(self.library, Case.from_json(order["case"]), order["dtype"], self.threads)
         start = time.perf_counter()
         if self.job.before:

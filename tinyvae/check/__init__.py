@@ -1,5 +1,4 @@
-"""The gradient checker: is every backward pass the derivative of its forward pass, and does it mean what it says?
-It knows ops, layers and models from outside; nothing in them knows of it."""
+"""The gradient checker: is every backward pass the derivative of its forward pass, and does it mean what it says?"""
 
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan

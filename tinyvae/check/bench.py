@@ -1,5 +1,4 @@
-"""The test bench: one layer, one op or one model set up in float64, every buffer between guard bands and full of NaN.
-It knows how things are called, not what they should give."""
+"""One layer, one op or one model set up in float64, every buffer between guard bands and full of NaN."""
 
 from __future__ import annotations
 

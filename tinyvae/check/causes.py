@@ -1,5 +1,4 @@
-"""From a wrong gradient to a likely mistake: the ratio to the true one, its order, its signs, where it is wrong.
-It knows arrays of right and wrong numbers, and the mistakes that people make."""
+"""From a wrong gradient to a likely mistake: the ratio to the true one, its order, its signs, where it is wrong."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The checker: gradcheck for layers and models, gradcheck_fn for plain functions.
-It knows what to check on which subject; how derivatives are measured is in differences.py."""
+"""The checker: gradcheck for layers and models, gradcheck_fn for plain functions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Numeric derivatives in float64, and their comparison with the gradients that a subject gives itself.
-It knows named arrays that go in and numbers that come out, not what happens between."""
+"""Numeric derivatives in float64, and their comparison with the gradients that a subject gives itself."""
 
 from __future__ import annotations
 

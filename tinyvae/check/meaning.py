@@ -1,5 +1,4 @@
-"""What a gradient check cannot see: forward and backward may agree with each other and mean something else.
-It knows what latent layer, likelihoods and maps are meant to compute; ops without a gradient are next door."""
+"""What a gradient check cannot see: forward and backward may agree with each other and mean something else."""
 
 from __future__ import annotations
 

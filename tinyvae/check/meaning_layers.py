@@ -1,5 +1,4 @@
-"""What the ops and layers of normalisation, noise, labels and importance weighting mean, beside their gradients.
-It knows each of them as scalar formulas or frequencies; the ops themselves are in kernels."""
+"""What the ops and layers of normalisation, noise, labels and importance weighting mean, beside their gradients."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What likelihoods of grey pixels, unknown sigma and grey levels, and the objective that aims at a KL, are meant to be.
-It knows each of them a second time, as a sum or an integral that must be 1, a mean, or a formula in scalars."""
+"""What the likelihoods of grey pixels, unknown sigma and grey levels, and the objective with a target KL, mean."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Meaning checks of the ops that have no gradient: optimisers, clipping, objective, clock, Philox, batches.
-It knows each of them a second time, as scalar formulas written without arrays."""
+"""Meaning checks of the ops that have no gradient: optimisers, clipping, objective, clock, Philox, batches."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Every op that has a gradient, with it, as two plain functions of arrays: forward(*arrays), backward(grad_y, *arrays).
-It knows which op is whose derivative; nothing of layers."""
+"""Every op that has a gradient as two functions of arrays: forward(*arrays), backward(grad_y, *arrays)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The ops of further layers with their gradients, as two plain functions of arrays, in the form of pairs.py.
-It knows which op is whose derivative; nothing of layers."""
+"""The ops of further layers with their gradients, as two plain functions of arrays, in the form of pairs.py."""
 
 from __future__ import annotations
 

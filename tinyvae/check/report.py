@@ -1,5 +1,4 @@
-"""What a check has to say: rows of figures, failures in words, and the table that both make.
-It knows how findings are written down, not how they are found."""
+"""What a check has to say: rows of figures, failures in words, and the table that both make."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a right gradient alone does not prove: repeatable, harmless, without memory of the last call, linear.
-It knows the layer protocol's promises; derivatives are compared elsewhere."""
+"""What a right gradient alone does not prove: repeatable, harmless, without memory of the last call, linear."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What can be checked, in one form: a layer on the bench, a whole model, a pair of plain functions.
-It knows how to run each of them and where their gradients lie, not what they should be."""
+"""What can be checked, in one form: a layer on the bench, a whole model, a pair of plain functions."""
 
 from __future__ import annotations
 

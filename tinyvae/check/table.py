@@ -1,5 +1,4 @@
-"""The table that `tinyvae gradcheck` prints: every op, layer and model, and what each of them means.
-It knows which cases to run; the checks themselves are in the other files."""
+"""The table that `tinyvae gradcheck` prints: every op, layer and model, and what each of them means."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Runs the CUDA ladder: checks every rung against float64, times them in turns beside cuBLAS, prints what each gave.
-It knows the rungs by their numbers and constants; what an idea is stands in its file.
 
-    python benchmarks/ladder/cuda/climb.py [--size 4096 …] [--rounds 5] [--only 3 4 …] [--json FILE] [--readme]
-    python benchmarks/ladder/cuda/climb.py --simulate     no GPU: each rung checked in Numba's simulator, on tiny shapes
-    python benchmarks/ladder/cuda/climb.py --code         no GPU: each rung compiled, its instructions counted
+python benchmarks/ladder/cuda/climb.py [--size 4096 …] [--rounds 5] [--only 3 4 …] [--json FILE] [--readme]
+python benchmarks/ladder/cuda/climb.py --simulate     no GPU: each rung checked in Numba's simulator, on tiny shapes
+python benchmarks/ladder/cuda/climb.py --code         no GPU: each rung compiled, its instructions counted
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 from rungs import find, markdown, number, rewrite, title, verify  # noqa: E402
 from timing import operands  # noqa: E402
 
@@ -108,7 +107,7 @@ def cublas(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], None]]:
     except ImportError:
         pass
     else:
-        from tinyvae.bench.torch_cuda import set_precision
+        from peers.torch_cuda import set_precision
 
         on_a, on_b = torch.from_numpy(a.copy()).cuda(), torch.from_numpy(b.copy()).cuda()
         out = torch.empty(a.shape[0], b.shape[1], device="cuda")
@@ -198,7 +197,7 @@ def code(only: list[int] | None, readme: bool) -> int:
     """Compiles the rungs and prints the table of their machine code."""
     import machine_code
 
-    from tinyvae.bench.inspection import versions, why_not
+    from peers.inspection import versions, why_not
     from tinyvae.device import toolkit
 
     with tempfile.TemporaryDirectory(prefix="tinyvae-ladder-") as folder:

@@ -1,6 +1,4 @@
-"""What the rungs become: registers and memory of each kernel, and the instructions of its innermost loop.
-It knows listings and no rung; how a kernel is compiled is said in tinyvae/bench/cuda_code.py.
-"""
+"""What the rungs become: registers and memory of each kernel, and the instructions of its innermost loop."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from unittest import mock
 import numpy as np
 from rungs import markdown, number, title
 
-from tinyvae.bench import cuda_code
+from peers import cuda_code
 from tinyvae.kernels.cuda.engine import compile
 
 CAPABILITY = 9, 0

@@ -1,6 +1,4 @@
-"""How many multiply-adds a GPU makes in a second when nothing is loaded: the peak that the rungs are measured against.
-It knows no rung.
-"""
+"""The GPU's peak, which the rungs are compared with: multiply-adds per second when nothing is loaded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The bug museum: mistakes that people make in variational autoencoders, each planted and caught by a shipped check.
-It knows mistakes and checks; nothing in the program knows of it."""
+"""The bug museum: mistakes that people make in variational autoencoders, each planted and caught by a shipped check."""
 
 from .catch import catch, checks_for, find
 from .exhibit import Exhibit, planted

@@ -1,5 +1,4 @@
-"""Runs the shipped checks on a planted mistake and tells which one caught it, and how.
-It knows the table of checks and where each looks; nothing of any single mistake."""
+"""Runs the shipped checks on a planted mistake and tells which one caught it, and how."""
 
 from __future__ import annotations
 

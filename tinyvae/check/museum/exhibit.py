@@ -1,5 +1,4 @@
-"""What an exhibit is, and how it is planted: a wrong op in a device's column, or a wrong method in a class.
-It knows neither which mistakes there are nor what catches them."""
+"""What an exhibit is, and how it is planted: a wrong op in a device's column, or a wrong method in a class."""
 
 from __future__ import annotations
 

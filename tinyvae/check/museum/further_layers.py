@@ -1,5 +1,4 @@
-"""Exhibits of further layers: spectral normalisation with a part left out, or with another norm.
-It knows wrong arithmetic; which check finds it is not decided here."""
+"""Exhibits of further layers: spectral normalisation with a part left out, or with another norm."""
 
 from __future__ import annotations
 

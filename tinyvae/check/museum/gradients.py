@@ -1,5 +1,4 @@
-"""Exhibits of the first room: gradients that are not the derivative of their forward pass, or that do harm.
-It knows wrong arithmetic; which check finds it is not decided here."""
+"""Exhibits of the first room: gradients that are not the derivative of their forward pass, or that do harm."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Exhibits of the third room: optimisers, clock, random numbers, batches, and arrays that are handed out.
-It knows wrong arithmetic; which check finds it is not decided here."""
+"""Exhibits of the third room: optimisers, clock, random numbers, batches, and arrays that are handed out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Exhibits of the second room: latent layer, likelihoods and objective. Many are consistent, and mean something else.
-It knows wrong arithmetic; which check finds it is not decided here."""
+"""Exhibits: latent layer, likelihoods and objective. Many are consistent, and mean something else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Wrong gradients as plain functions of arrays, for a grader that must refuse them.
-It knows how an op with a mistake is called as forward(*arrays) and backward(grad_y, *arrays)."""
+"""Wrong gradients as plain functions of arrays, for a grader that must refuse them."""
 
 from __future__ import annotations
 

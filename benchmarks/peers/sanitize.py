@@ -1,16 +1,15 @@
 """Every op of the CUDA column at every case of the table, for a tool that watches memory from outside.
-It knows calls and not what they give: results are judged elsewhere.
 
-    compute-sanitizer --tool memcheck python -m tinyvae.bench.each_op
+compute-sanitizer --tool memcheck python -m peers.sanitize
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .. import kernels
-from ..device import gpu, open_device
-from .verify import cases, example
+from tinyvae import kernels
+from tinyvae.bench.verify import cases, example
+from tinyvae.device import gpu, open_device
 
 
 def main() -> None:

@@ -1,5 +1,4 @@
 """The roofline picture: what the machine allows at each arithmetic intensity, and how near every case comes.
-It knows rows of figures and the paper of canvas; it measures nothing.
 
 Williams, Waterman & Patterson 2009: a kernel of so many operations per byte runs no faster than
 min(multiply-add rate, intensity · copy rate).
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..pictures.canvas import BLUE, GREEN, GREY, NOTE, ORANGE, TITLE, new_figure, save, style
-from .job import OURS
-from .report import Results, rate, thread_counts
+from tinyvae.bench.job import OURS
+from tinyvae.bench.report import Results, rate, thread_counts
+from tinyvae.errors import DataError
+from tinyvae.pictures.canvas import BLUE, GREEN, GREY, NOTE, ORANGE, TITLE, new_figure, save, style
 
 MARKS = {"products": (BLUE, "o"), "convs": (ORANGE, "s"), "ops": (GREEN, "^")}
 NAMES = {"products": "products", "convs": "convolutions", "ops": "ops at model size"}

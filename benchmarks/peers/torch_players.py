@@ -1,5 +1,4 @@
 """Models of several players in PyTorch: the same networks, losses and batches, and a fused Adam for each player.
-It knows PyTorch, the shapes of the zoo's networks, and the constants of our models.
 
 As in `step`, all gradients are of one point: one forward, every player's way back with no product that nobody wants,
 then every Adam. The form of most tutorials, in which the discriminator moves first and judges the drawn images anew,
@@ -18,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import datasets
-from ..models import aae, vaegan
-from ..models.adversarial import PLAYER_ADAM
-from .cases import LATENT, Case
-from .job import Job, Variant, step_job
+from tinyvae import datasets
+from tinyvae.bench.cases import LATENT, Case
+from tinyvae.bench.job import Job, Variant, step_job
+from tinyvae.models import aae, vaegan
+from tinyvae.models.adversarial import PLAYER_ADAM
+
 from .torch_steps import LR, networks
 
 SLOPE = 0.2

@@ -1,13 +1,12 @@
-"""What is measured on a GPU, by whom, and how good it must be.
-It knows cases and contestants' names; measuring and reporting are for others."""
+"""What is measured on a GPU, by whom, and how good it must be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..kernels import OPS
-from .cases import BATCH, CONV_OPS, CONV_VAE, DENSE_VAE, STEP_MODELS, Case, convolution, product
-from .job import OURS_ON_GPU
+from tinyvae.bench.cases import BATCH, CONV_OPS, CONV_VAE, DENSE_VAE, STEP_MODELS, Case, convolution, product
+from tinyvae.bench.job import OURS_ON_GPU
+from tinyvae.kernels import OPS
 
 GROUPS = ("memory", "products", "convs", "steps", "training")
 SQUARES = (4096, 1024)

@@ -1,5 +1,4 @@
-"""`tinyvae bench --device cuda`: the GPU's kernels and steps beside PyTorch's on the same card, verified, then in turn.
-It knows workers and the order of things; what is measured stands in cuda_cases, words in cuda_report."""
+"""`tinyvae bench --device cuda`: the GPU's kernels and steps, verified, then timed beside PyTorch's."""
 
 from __future__ import annotations
 
@@ -11,13 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..config import require_choice, require_int
+from tinyvae.bench import host
+from tinyvae.bench.cases import Case
+from tinyvae.bench.job import OURS_ON_GPU, BenchError, Variant, installed
+from tinyvae.bench.measure import measure_case
+from tinyvae.bench.pool import Contestant, Effort, Worker, in_turn
+from tinyvae.bench.startup import EPOCHS, figures, train, watch
+from tinyvae.config import require_choice, require_int
+
 from . import cuda_cases
-from .cases import Case
-from .job import OURS_ON_GPU, BenchError, Variant, installed
-from .measure import measure_case
-from .pool import Contestant, Effort, Worker, in_turn
-from .startup import EPOCHS, figures, train, watch
 
 TURN = 0.05  # seconds of one contestant's turn
 DTYPE = "float32"
@@ -28,12 +29,10 @@ Results = dict[str, Any]
 
 def measure(only: Sequence[str], rounds: int, say: Say, json_file: Path | None = None, epochs: int = EPOCHS) -> Results:
     """Measures the groups asked for, all where none is. After each row the file holds all that was found so far."""
-    from . import machine
-
     for group in only:
         require_choice("--only", group, cuda_cases.GROUPS)
     require_int("--rounds", rounds, 1)
-    results: Results = {"machine": {**machine.describe(), "gpu": gpu()}, "rows": [], "notes": []}
+    results: Results = {"machine": {**host.describe(), "gpu": gpu()}, "rows": [], "notes": []}
     if not installed("torch"):
         results["notes"].append("torch: not installed: pip install torch")
     for group in only or cuda_cases.GROUPS:
@@ -41,7 +40,7 @@ def measure(only: Sequence[str], rounds: int, say: Say, json_file: Path | None =
             results["training"] = measure_training(epochs, say)
             write(results, json_file)
             continue
-        with workers(group, machine.cores()) as team:
+        with workers(group, host.cores()) as team:
             warm_up(team, group, say)
             results["copy"] = max(copy_rate(team[OURS_ON_GPU], Effort(rounds, TURN)), results.get("copy", 0.0))
             for case in cuda_cases.CASES[group]():
@@ -60,7 +59,7 @@ def write(results: Results, json_file: Path | None) -> None:
 
 def gpu() -> str:
     """The card and its driver, as `tinyvae info` gives them."""
-    from ..device.machine import look
+    from tinyvae.device.machine import look
 
     return dict(look().lines())["GPU"]
 
@@ -120,7 +119,7 @@ def measure_training(epochs: int, say: Say) -> Results:
         cache = {"TINYVAE_CACHE": str(Path(name, "cache"))}
         runs = [(label, train(Path(name, label), epochs, "cuda"), cache) for label in ("cold", OURS_ON_GPU)]
         peers = [peer for peer in cuda_cases.CONTESTANTS["training"][1:] if installed(peer)]
-        runs += [(peer, ["tinyvae.bench.torch_train", str(epochs), peer], {}) for peer in peers]
+        runs += [(peer, ["peers.torch_train", str(epochs), peer], {}) for peer in peers]
         for label, command, variables in runs:
             say(f"training: {label}, {epochs} epochs")
             found[label] = figures(watch(command, 1, variables))

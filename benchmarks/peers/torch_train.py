@@ -1,7 +1,6 @@
 """The default training run as a PyTorch program: Adam 1e-3, batch 128, the test −ELBO once an epoch with one sample.
-It knows PyTorch; its lines are read by startup as those of `tinyvae train` are.
 
-    python -m tinyvae.bench.torch_train EPOCHS [NAME]     NAME of a contestant, such as torch-cuda-captured
+python -m peers.torch_train EPOCHS [NAME]     NAME of a contestant, such as torch-cuda-captured
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from typing import Any
 
 import torch
 
-from .. import datasets
-from .cases import BATCH
-from .job import Variant
+from tinyvae import datasets
+from tinyvae.bench.cases import BATCH
+from tinyvae.bench.job import Variant
+from tinyvae.bench.probe import FIRST_STEP, PEAK, mark, peak_bytes
+
 from .torch_steps import Program
-from .watched import FIRST_STEP, PEAK, mark, peak_bytes
 
 ROWS = 250  # of a batch of test images
 

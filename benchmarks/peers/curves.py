@@ -1,7 +1,6 @@
 """The loss of a device's first training steps beside numpy's, from the same weights, order and noise.
-It knows training steps; how a device computes them is its own business.
 
-    python -m tinyvae.bench.curves DEVICE [FILE]      FILE takes both curves, as JSON
+python -m peers.curves DEVICE [FILE]      FILE takes both curves, as JSON
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case
-from .ours import training_step
+from tinyvae.bench.cases import Case
+from tinyvae.bench.jobs import training_step
 
 MODELS = ("vae", "conv-vae")
 LIMITS = (("float64", 200, 1e-10), ("float32", 10, 1e-5), ("float32", 200, 5e-3))  # dtype, steps, relative difference

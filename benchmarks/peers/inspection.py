@@ -1,5 +1,4 @@
-"""`tinyvae bench --cuda-code`: every kernel of the CUDA column compiled without a GPU, judged, and set out in a table.
-It knows what cuda_code finds; how a kernel is compiled or judged is said there."""
+"""`tinyvae bench --cuda-code`: every kernel of the CUDA column compiled without a GPU and checked, as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from ..device import toolkit
+from tinyvae.device import toolkit
 
 NEEDED = ("libnvvm", "libdevice", "ptxas")
 PROCESSES = 2

@@ -1,5 +1,4 @@
-"""The two reference VAEs in JAX: one jitted function from parameters and indices to parameters.
-It knows JAX and the shapes of the reference networks."""
+"""The two reference VAEs in JAX: one jitted function from parameters and indices to parameters."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import datasets
-from .cases import BATCH, CONV_VAE_DENSE, DENSE_VAE
-from .job import Job, step_job
+from tinyvae import datasets
+from tinyvae.bench.cases import BATCH, CONV_VAE_DENSE, DENSE_VAE
+from tinyvae.bench.job import Job, step_job
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 BETA1, BETA2, EPS, LR = 0.9, 0.999, 1e-8, 1e-3

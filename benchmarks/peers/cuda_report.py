@@ -1,14 +1,14 @@
-"""The GPU's figures in words: a line for each case, training, and which bars are reached.
-It knows rows as cuda_bench made them; nothing of how they came about."""
+"""The GPU's figures in words: a line for each case, training, and which bars are reached."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from tinyvae.bench.job import OURS_ON_GPU, Variant
+from tinyvae.bench.report import label, seconds
+
 from .cuda_cases import BARS, Bar
-from .job import OURS_ON_GPU, Variant
-from .report import label, seconds
 
 Row = dict[str, Any]
 Results = dict[str, Any]

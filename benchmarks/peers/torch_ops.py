@@ -1,5 +1,4 @@
-"""Products and convolutions by PyTorch, each gradient alone, in either layout of images.
-It knows PyTorch's operators and the names of our arguments; nothing of models."""
+"""Products and convolutions by PyTorch, each gradient alone, in either layout of images."""
 
 from __future__ import annotations
 
@@ -10,9 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .cases import Case
-from .job import Job, Variant, burst
-from .ours import named
+from tinyvae.bench.cases import Case
+from tinyvae.bench.job import Job, Variant
+from tinyvae.bench.jobs import named
+
+from .burst import burst, burst_of
 
 IMAGES = {"x", "grad_y", "y", "grad_x"}
 
@@ -30,7 +31,7 @@ def torch_job(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     from . import torch_cuda
 
     torch_cuda.set_precision(variant.tf32)
-    return burst(made, case.burst(), torch_cuda.wait, torch_cuda.Recorded)
+    return burst(made, burst_of(case), torch_cuda.wait, torch_cuda.Recorded)
 
 
 def _product(case: Case, host: dict[str, Any], place: str) -> Job:

@@ -1,5 +1,4 @@
-"""What PyTorch is asked for on a GPU: a precision, to wait, and calls captured as one CUDA graph.
-It knows torch.cuda, and nothing of what is captured."""
+"""What PyTorch is asked for on a GPU: a precision, to wait, and calls captured as one CUDA graph."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The two reference VAEs in PyTorch: the same networks, the same loss, the same batches, fused Adam.
-It knows PyTorch and the shapes of the reference networks."""
+"""The two reference VAEs in PyTorch: the same networks, the same loss, the same batches, fused Adam."""
 
 from __future__ import annotations
 
@@ -11,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import datasets
-from .cases import LATENT, Case
-from .job import Job, Variant, burst, step_job
+from tinyvae import datasets
+from tinyvae.bench.cases import LATENT, Case
+from tinyvae.bench.job import Job, Variant, step_job
+
+from .burst import burst, burst_of
 
 LR = 1e-3
 
@@ -104,4 +105,4 @@ def torch_step(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
 
     torch_cuda.set_precision(variant.tf32)
     made = step_job(torch_cuda.Recorded(step) if variant.captured else step, lambda: float(losses[0].detach()))
-    return burst(made, case.burst(), torch_cuda.wait)
+    return burst(made, burst_of(case), torch_cuda.wait)

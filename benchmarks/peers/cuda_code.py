@@ -1,5 +1,4 @@
-"""Which kernels the CUDA column launches, and what machine code they become, without a GPU.
-It knows Numba's compiler, NVIDIA's assembler and its disassembler; what a kernel computes is tested elsewhere."""
+"""Which kernels the CUDA column launches, and what machine code they become, without a GPU."""
 
 from __future__ import annotations
 
@@ -21,13 +20,13 @@ from unittest import mock
 import numpy as np
 from numba import from_dtype, typeof, types
 
-from ..device import cuda
-from ..kernels import OPS, ops_of
-from ..kernels.cuda import COLUMN, TF32_COLUMN, __path__
-from ..kernels.cuda.engine import compile
-from ..kernels.op import FLOATS
-from .cases import convs, ops, products
-from .verify import VARIANTS
+from tinyvae.bench.cases import convs, ops, products
+from tinyvae.bench.verify import VARIANTS
+from tinyvae.device import cuda
+from tinyvae.kernels import OPS, ops_of
+from tinyvae.kernels.cuda import COLUMN, TF32_COLUMN, __path__
+from tinyvae.kernels.cuda.engine import compile
+from tinyvae.kernels.op import FLOATS
 
 Capability = tuple[int, int]
 CAPABILITIES: tuple[Capability, ...] = ((9, 0), (8, 0))

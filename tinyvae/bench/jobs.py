@@ -1,5 +1,4 @@
-"""Our own side: ops of a device's column and steps of the zoo's models; and products as NumPy makes them.
-It knows tinyvae and NumPy, no other library."""
+"""The package's own jobs: ops of a device's column, training steps of the zoo's models, and NumPy's products."""
 
 from __future__ import annotations
 
@@ -16,10 +15,8 @@ from ..kernels import OPS
 from ..models import zoo
 from ..training.step import Feed, Step
 from .cases import Case
-from .job import Job, burst, step_job
+from .job import Job, step_job
 from .verify import Arrays
-
-COPIED = 1 << 30  # bytes: many times what a GPU's cache holds
 
 
 def named(case: Case, arguments: list[Any]) -> dict[str, Any]:
@@ -84,23 +81,10 @@ def training_step(
     return run, lambda: [model.loss_of(player, batches[0]) for player in model.players]
 
 
-def cuda_job(case: Case, dtype: str, precision: str) -> Job:
-    """A case on the GPU, many calls at a time; those of an op are recorded, as a step is by itself."""
-    device = open_device("cuda")
-    if case.group == "machine":
-        return burst(copy_job(device), case.burst(), device.sync)
+def build(library: str, case: Case, dtype: str) -> Job:
+    """The job of a device's column, and of NumPy, whose products are its own matmul."""
     if case.model:
-        return burst(step_job(*training_step(case, dtype, "cuda", precision)), case.burst(), device.sync)
-    return burst(op_job(case, dtype, "cuda", precision), case.burst(), device.sync, device.record)
-
-
-def copy_job(device: NumpyDevice) -> Job:
-    """A copy from one array of the GPU to another; its result says how many bytes are read and written."""
-    from ..device import cuda_stream
-
-    source, target = (device.empty(COPIED, np.uint8) for _ in range(2))
-    device.fill(source, 1)
-    return Job(
-        lambda: target.copy_to_device(source, stream=cuda_stream()),  # type: ignore[attr-defined]
-        lambda: {"amount": np.array([2.0 * COPIED])},
-    )
+        return step_job(*training_step(case, dtype, library))
+    if library == "numpy" and case.group == "products":
+        return numpy_product(case, dtype)
+    return op_job(case, dtype, library)

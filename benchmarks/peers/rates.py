@@ -1,5 +1,4 @@
-"""What the machine can do at best: its rate of multiply-adds and its rate of copying, measured; its name and versions.
-It knows vector registers and memory; nothing of ops.
+"""What the machine can do at best: its rate of multiply-adds and its rate of copying, measured.
 
 A roof needs no operands: chains of multiply-adds that live in registers, as many as hide an instruction's latency, and
 a copy between arrays that no cache holds.
@@ -7,10 +6,6 @@ a copy between arrays that no cache holds.
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +14,11 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
-from .. import __version__
-from ..device import NumpyDevice
-from ..kernels.cpu.engine.compile import jit, parallel
-from ..kernels.cpu.engine.tile import VECTOR_BYTES, Vectors, machine
-from .cases import Case
-from .job import Job
+from tinyvae.bench.cases import Case
+from tinyvae.bench.job import Job
+from tinyvae.device import NumpyDevice
+from tinyvae.kernels.cpu.engine.compile import jit, parallel
+from tinyvae.kernels.cpu.engine.tile import VECTOR_BYTES, Vectors, machine
 
 I64 = ir.IntType(64)
 CHAINS = 16 if machine() == "neon" else 12  # 2 to 4 units of latency 4; a set of 16 registers holds 12 and operands
@@ -86,7 +80,7 @@ def copy(source, target):  # type: ignore[no-untyped-def]
 
 
 def last_level_cache() -> int:
-    """Bytes of the largest cache, as Linux tells it; 32 MiB elsewhere."""
+    """Bytes of the largest cache, as Linux reports it; 32 MiB elsewhere."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     found = [32 << 20]
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
@@ -116,34 +110,3 @@ def rate_job(name: str, dtype: str) -> Job:
     source.fill(1.0)
     target.fill(0.0)
     return Job(lambda: copy(source, target), lambda: {"amount": np.array([16.0 * size])})
-
-
-# ---------------------------------------------------------------------------------------------- names
-
-
-def cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def describe() -> dict[str, Any]:
-    """The machine and the versions of all that takes part, for the report."""
-    versions = {"tinyvae": __version__, "Python": sys.version.split()[0]}
-    for label, package in (("NumPy", "numpy"), ("Numba", "numba"), ("PyTorch", "torch"), ("JAX", "jax")):
-        try:
-            versions[label] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[label] = "not installed"
-    system = f"{platform.system()} {platform.machine()}"
-    return {"cpu": cpu_name(), "cores": cores(), "system": system, "vectors": machine(), "versions": versions}

@@ -1,7 +1,8 @@
-"""The real command line, watched: says when the first training step is done, and how much memory was needed.
-It knows the command and the step from outside; the clock is its parent's, which reads these lines as they come.
+"""The real command line with a probe: reports when the first training step is done, and the peak of memory.
 
-    python -m tinyvae.bench.watched train --device numba …
+The clock is its parent's, which reads these lines as they come.
+
+    python -m tinyvae.bench.probe train --device numba …
 """
 
 from __future__ import annotations
