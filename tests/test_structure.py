@@ -21,8 +21,8 @@ CORE = ("__init__", "errors", "config", "device", "kernels", "layers", "models",
 ROOMS = (*CORE, "measure", "pictures", "check", "learn", "bench", "sklearn", "app", "__main__")
 MODULES = sorted(ROOT.rglob("*.py"))
 LINES = {  # limits; of the core, lines that hold code
-    "core without columns and engines": 6_000,
-    "core": 10_500,
+    "core without columns and engines": 6_200,
+    "core": 11_000,
     "package, physical lines": 30_000,
 }
 ENTRIES = 16  # of tinyvae/, without __init__
