@@ -21,7 +21,6 @@ IMAGES = {"x", "grad_y", "y", "grad_x"}
 def torch_job(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     """The case by PyTorch."""
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     host = named(case, case.arguments(np.dtype(dtype).type))
     place = "cuda" if variant.cuda else "cpu"
     convolution = case.group == "convs"

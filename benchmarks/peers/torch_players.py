@@ -201,7 +201,6 @@ def batches(rows: int) -> Iterator[Any]:
 def torch_players(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     """A training step of every player by PyTorch: eager or compiled, in either layout of images."""
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(True)
     game, feed = Game(case.model, dtype, variant), batches(case.batch)
     losses: Losses = []
 

@@ -90,7 +90,6 @@ class Program:
 def torch_step(case: Case, dtype: str, threads: int, variant: Variant) -> Job:
     """A training step by PyTorch: eager, compiled or captured, in either layout of images."""
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(True)
     program = Program(case.model, dtype, variant, case.batch)
     whole = len(program.data) // case.batch * case.batch  # whole batches only: a ragged one would be compiled anew
     losses: list[Any] = [None]
