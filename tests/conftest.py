@@ -83,11 +83,13 @@ def pytest_addoption(parser):
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order of this seed")
 
 
+def pytest_itemcollected(item):
+    if needs_torch(item):
+        item.add_marker("torch")
+
+
 @pytest.hookimpl(trylast=True)  # after pytest has sorted by device
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        if needs_torch(item):
-            item.add_marker("torch")
     seed = config.getoption("shuffle")
     if seed is not None:
         random.Random(seed).shuffle(items)
