@@ -1,4 +1,4 @@
-"""The checker itself, on layers and models with mistakes in them; its bench with guard bands; its table.
+"""The checker itself, on layers and models with mistakes in them; its harness with guard bands; its table.
 Plain functions are in test_gradients_functions.py, mistakes in real ops in test_museum.py."""
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import tinyvae
 from tinyvae import gradcheck, zoo
 from tinyvae.check import Plan, main_table, table
-from tinyvae.check.bench import DamageError, GuardedDevice, LayerBench, Runner
+from tinyvae.check.harness import DamageError, GuardedDevice, LayerHarness, Runner
 from tinyvae.check.museum import exhibit, planted
 from tinyvae.errors import ConfigError, DeviceError
 from tinyvae.kernels import reference
@@ -200,10 +200,10 @@ def test_a_model_checked_by_directions_names_an_element():
     assert "twice the true one" in failure.cause
 
 
-# ---------------------------------------------------------------------------------------------- bench and table
+# ---------------------------------------------------------------------------------------------- harness and table
 
 
-def test_guard_bands_of_the_bench():
+def test_guard_bands_of_the_harness():
     device = GuardedDevice(tinyvae.device.open_device("numpy"))
     buffer = device.empty((2, 3), np.float64)
     assert buffer.ctypes.data % 64 == 0
@@ -223,9 +223,9 @@ def test_runner_notices_what_an_op_must_not_do():
         Runner()("silu", X.reshape(-1), y=(12,))
 
 
-def test_noise_is_fixed_on_the_bench():
-    bench = LayerBench(Latent(3), ((6,),), 4, samples=2)
-    assert bench.forward().tobytes() == bench.forward().tobytes()
+def test_noise_is_fixed_on_the_harness():
+    harness = LayerHarness(Latent(3), ((6,),), 4, samples=2)
+    assert harness.forward().tobytes() == harness.forward().tobytes()
 
 
 def one_check(monkeypatch, run):

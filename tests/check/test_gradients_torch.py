@@ -4,7 +4,7 @@ Images are transposed to channels first, and weights to (out, in, KH, KW), at th
 import numpy as np
 import pytest
 
-from tinyvae.check.bench import LayerBench
+from tinyvae.check.harness import LayerHarness
 from tinyvae.layers import Bernoulli, Conv2d, ConvTranspose2d, Dense, Gaussian, Latent, SiLU
 
 torch = pytest.importorskip("torch")
@@ -35,24 +35,24 @@ def back(tensor):
 
 def run(layer, in_shape, batch=3, samples=1):
     """Bench, y and grad_y of a layer, with gradients in place."""
-    bench = LayerBench(layer, (in_shape,), batch, samples)
-    y = bench.forward()
+    harness = LayerHarness(layer, (in_shape,), batch, samples)
+    y = harness.forward()
     grad_y = np.random.default_rng(9).standard_normal(y.shape)
-    return bench, y, grad_y
+    return harness, y, grad_y
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_conv2d(geometry, bias):
     H, W, kernel, stride, padding = geometry
-    bench, y, grad_y = run(Conv2d(2, 3, kernel, stride, padding, bias=bias), (H, W, 2))
-    x, parameters = images(bench.given[0]), bench.parameters()
+    harness, y, grad_y = run(Conv2d(2, 3, kernel, stride, padding, bias=bias), (H, W, 2))
+    x, parameters = images(harness.given[0]), harness.parameters()
     weight = leaf(parameters["weight"].transpose(3, 2, 0, 1))
     shift = leaf(parameters["bias"]) if bias else None
     theirs = F.conv2d(x, weight, shift, stride, padding)
     np.testing.assert_allclose(y, back(theirs), **CLOSE)
     theirs.backward(torch.tensor(grad_y.transpose(0, 3, 1, 2)))
-    (grad_x,), grads = bench.backward(grad_y), bench.grads()
+    (grad_x,), grads = harness.backward(grad_y), harness.grads()
     np.testing.assert_allclose(grad_x, back(x.grad), **CLOSE)
     np.testing.assert_allclose(grads["weight"], weight.grad.numpy().transpose(2, 3, 1, 0), **CLOSE)
     if bias:
@@ -68,14 +68,14 @@ def test_conv_transpose2d(geometry, bias):
         n - ((m - 1) * s - 2 * p + k) for n, m, k, s, p in zip((H, W), small, kernel, stride, padding, strict=True)
     ]
     layer = ConvTranspose2d(3, 2, kernel, (H, W), stride, padding, bias=bias)
-    bench, y, grad_y = run(layer, (*small, 3))
-    x, parameters = images(bench.given[0]), bench.parameters()
+    harness, y, grad_y = run(layer, (*small, 3))
+    x, parameters = images(harness.given[0]), harness.parameters()
     weight = leaf(parameters["weight"].transpose(3, 2, 0, 1))  # theirs: (in, out, KH, KW)
     shift = leaf(parameters["bias"]) if bias else None
     theirs = F.conv_transpose2d(x, weight, shift, stride, padding, output_padding=tuple(extra))
     np.testing.assert_allclose(y, back(theirs), **CLOSE)
     theirs.backward(torch.tensor(grad_y.transpose(0, 3, 1, 2)))
-    (grad_x,), grads = bench.backward(grad_y), bench.grads()
+    (grad_x,), grads = harness.backward(grad_y), harness.grads()
     np.testing.assert_allclose(grad_x, back(x.grad), **CLOSE)
     np.testing.assert_allclose(grads["weight"], weight.grad.numpy().transpose(2, 3, 1, 0), **CLOSE)
     if bias:
@@ -95,52 +95,52 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("act", list(ACTIVATIONS))
 def test_dense(act):
-    bench, y, grad_y = run(Dense(7, 5, act), (7,), batch=4)
-    x, weight, bias = (leaf(a) for a in (bench.given[0], *bench.parameters().values()))
+    harness, y, grad_y = run(Dense(7, 5, act), (7,), batch=4)
+    x, weight, bias = (leaf(a) for a in (harness.given[0], *harness.parameters().values()))
     theirs = ACTIVATIONS[act](x @ weight + bias)
     np.testing.assert_allclose(y, theirs.detach().numpy(), **CLOSE)
     theirs.backward(torch.tensor(grad_y))
-    (grad_x,), grads = bench.backward(grad_y), bench.grads()
+    (grad_x,), grads = harness.backward(grad_y), harness.grads()
     for ours, tensor in ((grad_x, x), (grads["weight"], weight), (grads["bias"], bias)):
         np.testing.assert_allclose(ours, tensor.grad.numpy(), **CLOSE)
 
 
 def test_silu():
-    bench, y, grad_y = run(SiLU(), (4, 3, 2))
-    x = leaf(bench.given[0])
+    harness, y, grad_y = run(SiLU(), (4, 3, 2))
+    x = leaf(harness.given[0])
     theirs = F.silu(x)
     theirs.backward(torch.tensor(grad_y))
     np.testing.assert_allclose(y, theirs.detach().numpy(), **CLOSE)
-    np.testing.assert_allclose(bench.backward(grad_y)[0], x.grad.numpy(), **CLOSE)
+    np.testing.assert_allclose(harness.backward(grad_y)[0], x.grad.numpy(), **CLOSE)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_latent_with_the_kl_of_torch_distributions(samples):
     B, L, beta = 4, 3, 1.7
-    bench, z, grad_z = run(Latent(L), (2 * L,), B, samples)
-    h, eps = leaf(bench.given[0]), torch.tensor(bench.device.get(bench.twin.eps))
+    harness, z, grad_z = run(Latent(L), (2 * L,), B, samples)
+    h, eps = leaf(harness.given[0]), torch.tensor(harness.device.get(harness.twin.eps))
     mean, sigma = h[:, :L], torch.exp(h[:, L:])
     theirs = mean.repeat_interleave(samples, 0) + sigma.repeat_interleave(samples, 0) * eps
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(mean, sigma), normal(torch.zeros(()), torch.ones(())))
     np.testing.assert_allclose(z, theirs.detach().numpy(), **CLOSE)
-    np.testing.assert_allclose(bench.device.get(bench.twin.kl), kl.detach().numpy(), **CLOSE)
+    np.testing.assert_allclose(harness.device.get(harness.twin.kl), kl.detach().numpy(), **CLOSE)
     loss = (theirs * torch.tensor(grad_z)).sum() + beta * kl.sum(dim=1).mean()
     loss.backward()
-    bench.set_kl_weight(beta)
-    np.testing.assert_allclose(bench.backward(grad_z)[0], h.grad.numpy(), **CLOSE)
+    harness.set_kl_weight(beta)
+    np.testing.assert_allclose(harness.backward(grad_z)[0], h.grad.numpy(), **CLOSE)
 
 
 @pytest.mark.parametrize("layer", [Bernoulli(), Gaussian(0.4)], ids=repr)
 def test_likelihoods(layer):
     shape = (4, 3, 2)
-    bench = LayerBench(layer, (shape, shape), 3, samples=2)
-    outputs, x = leaf(bench.given[0]), torch.tensor(bench.given[1]).repeat_interleave(2, 0)
+    harness = LayerHarness(layer, (shape, shape), 3, samples=2)
+    outputs, x = leaf(harness.given[0]), torch.tensor(harness.given[1]).repeat_interleave(2, 0)
     if isinstance(layer, Bernoulli):
         cost = F.binary_cross_entropy_with_logits(outputs, x, reduction="none")
     else:
         cost = -torch.distributions.Normal(outputs, 0.4).log_prob(x)
     nll = cost.sum(dim=(1, 2, 3))
-    np.testing.assert_allclose(bench.forward(), nll.detach().numpy(), **CLOSE)
-    (nll * torch.tensor(bench.row_scale)).sum().backward()
-    np.testing.assert_allclose(bench.backward(None)[0], outputs.grad.numpy(), **CLOSE)
+    np.testing.assert_allclose(harness.forward(), nll.detach().numpy(), **CLOSE)
+    (nll * torch.tensor(harness.row_scale)).sum().backward()
+    np.testing.assert_allclose(harness.backward(None)[0], outputs.grad.numpy(), **CLOSE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinyvae import kernels
-from tinyvae.check.bench import LayerBench
+from tinyvae.check.harness import LayerHarness
 from tinyvae.errors import ConfigError, KernelError, ShapeError
 from tinyvae.kernels import OPS
 from tinyvae.layers import (
@@ -40,7 +40,7 @@ def evaluated(bench):
 def test_batch_norm_is_pytorchs(device, shape):
     """Output, gradients, running statistics after two batches, and evaluation."""
     torch = pytest.importorskip("torch")
-    bench = LayerBench(BatchNorm(0.3), (shape,), 6, device=device)
+    bench = LayerHarness(BatchNorm(0.3), (shape,), 6, device=device)
     C = shape[-1]
     theirs = (torch.nn.BatchNorm1d if len(shape) == 1 else torch.nn.BatchNorm2d)(C, momentum=0.3).double()
     rng = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_batch_norm_is_pytorchs(device, shape):
 @pytest.mark.parametrize("shape", [(4,), (3, 5, 2)], ids=str)
 def test_layer_norm_is_pytorchs(device, shape):
     torch = pytest.importorskip("torch")
-    bench, rng = LayerBench(LayerNorm(), (shape,), 3, device=device), np.random.default_rng(0)
+    bench, rng = LayerHarness(LayerNorm(), (shape,), 3, device=device), np.random.default_rng(0)
     gamma, beta, grad_y = rng.standard_normal((2, *shape)), rng.standard_normal(shape), rng.standard_normal((3, *shape))
     for name, value in (("gamma", gamma[0]), ("beta", beta)):
         bench.device.put(value, bench.table.view(f"layer.{name}"))
@@ -87,7 +87,7 @@ def test_layer_norm_is_pytorchs(device, shape):
 
 def test_upsample_is_pytorchs(device):
     torch = pytest.importorskip("torch")
-    bench = LayerBench(Upsample(3), ((2, 4, 3),), 2, device=device)
+    bench = LayerHarness(Upsample(3), ((2, 4, 3),), 2, device=device)
     x = torch.tensor(bench.given[0].transpose(0, 3, 1, 2).copy(), requires_grad=True)
     out = torch.nn.functional.interpolate(x, scale_factor=3, mode="nearest")
     grad_y = np.random.default_rng(0).standard_normal((2, 6, 12, 3))
@@ -111,7 +111,7 @@ LINEAR = {
 def test_adjoint(device, name):
     """<L(x), g> = <x, grad_x>: no step size is needed."""
     layer, shape = LINEAR[name]()
-    bench = LayerBench(layer, (shape,), 3, device=device)
+    bench = LayerHarness(layer, (shape,), 3, device=device)
     y = bench.forward()
     g = np.random.default_rng(1).standard_normal(y.shape)
     left, right = np.sum(y * g), np.sum(bench.given[0] * bench.backward(g)[0])
@@ -120,7 +120,7 @@ def test_adjoint(device, name):
 
 def test_batch_norm_in_evaluation_sees_one_image_at_a_time(device):
     """An image's output does not depend on its neighbours, and statistics stay as they are."""
-    bench = LayerBench(BatchNorm(), ((3,),), 4, device=device)
+    bench = LayerHarness(BatchNorm(), ((3,),), 4, device=device)
     for _ in range(3):
         bench.twin.forward(bench.xs[0])
     twin, before = evaluated(bench), bench.device.get(bench.table.state)
@@ -161,7 +161,7 @@ def test_running_statistics_are_state_of_a_model(device, tmp_path):
 
 
 def test_dropout_passes_everything_in_evaluation(device):
-    bench = LayerBench(Dropout(0.6), ((50,),), 4, device=device)
+    bench = LayerHarness(Dropout(0.6), ((50,),), 4, device=device)
     y = bench.forward()
     assert 0.3 < (y == 0).mean() < 0.9
     assert np.array_equal(bench.device.get(evaluated(bench).forward(bench.xs[0])), bench.given[0])
@@ -172,7 +172,7 @@ def test_an_op_that_cuda_lacks_is_named_with_its_layer():
     lacking = set(kernels.LACKING["cuda"])
     assert "batch_norm" in lacking < set(OPS)
     column = {name: op for name, op in kernels.COLUMNS["numpy"].items() if name not in lacking}
-    bench = LayerBench(Sequential(Dense(3, 3), BatchNorm()), ((3,),), 2)
+    bench = LayerHarness(Sequential(Dense(3, 3), BatchNorm()), ((3,),), 2)
     poor = replace(bench.site, kernels=kernels.Kernels("cuda", column, unchecked=True))
     with pytest.raises(
         KernelError, match=r"layer 'layer\.batchnorm1': op 'batch_norm' has no version for device 'cuda'"

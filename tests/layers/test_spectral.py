@@ -11,7 +11,7 @@ import tinyvae
 from tinyvae import gradcheck
 from tinyvae.bench.verify import assert_close, call, call_reference, example, example_at, magnitudes, widened
 from tinyvae.check import Plan
-from tinyvae.check.bench import LayerBench
+from tinyvae.check.harness import LayerHarness
 from tinyvae.datasets import Dataset
 from tinyvae.errors import KernelError, ShapeError
 from tinyvae.kernels import LACKING, OPS, load
@@ -39,7 +39,7 @@ def device(device):
 def bench_of(name, device="numpy", batch=3, unsettled=True, **options):
     """The layer on the bench, by itself at the end of its power iteration, or else with another u."""
     make, shape = INNER[name]
-    bench = LayerBench(SpectralNorm(make()), (shape,), batch, device=device, **options)
+    bench = LayerHarness(SpectralNorm(make()), (shape,), batch, device=device, **options)
     if unsettled:
         u = bench.table.view("layer.u")
         bench.device.put(np.random.default_rng(4).uniform(-1, 1, u.size), u)
@@ -175,7 +175,7 @@ def test_the_size_of_the_weight_does_not_matter(device, size):
 
 def test_a_zero_weight_is_neither_nan_nor_stuck(device):
     """sigma is 1 there: the gradient is that of the inner layer alone, and u waits for a weight."""
-    bench = LayerBench(SpectralNorm(Dense(5, 3)), ((5,),), 2, device=device)
+    bench = LayerHarness(SpectralNorm(Dense(5, 3)), ((5,),), 2, device=device)
     bench.device.fill(bench.table.view("layer.inner.weight"), 0)
     u = np.array([0.5, -1.0, 0.25])
     bench.device.put(u, bench.table.view("layer.u"))
@@ -263,7 +263,7 @@ def test_adjoint(device, name):
     make, shape = INNER[name]
     inner = make()
     inner.act = 0
-    bench = LayerBench(SpectralNorm(inner), (shape,), 3, device=device)
+    bench = LayerHarness(SpectralNorm(inner), (shape,), 3, device=device)
     x, y = bench.given[0], bench.forward()
     g = np.random.default_rng(1).standard_normal(y.shape)
     (grad_x,) = bench.backward(g)

@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import ConfigError, ShapeError
 from ..layers import Dense, Latent, Layer, Likelihood, Shape
 from ..models import Model
-from .bench import LayerBench
 from .differences import Plan, check_subject
+from .harness import LayerHarness
 from .report import Failure, Report
 from .structure import function_structure, layer_structure, model_structure
 from .subjects import FunctionSubject, LayerSubject, ModelSubject, float64_copy
@@ -57,8 +57,8 @@ def gradcheck(
         report = Report(f"gradient check of {layer} on {', '.join(map(str, shapes))}, float64, device {device}")
         for rows in dict.fromkeys((batch, 1)):
 
-            def make(rows: int = rows, **options: Any) -> LayerBench:
-                return LayerBench(layer, shapes, rows, samples, device, seed + draw, **options)
+            def make(rows: int = rows, **options: Any) -> LayerHarness:
+                return LayerHarness(layer, shapes, rows, samples, device, seed + draw, **options)
 
             _check_layer(report, layer, make, seed + draw, plan or Plan())
         return report
@@ -77,10 +77,10 @@ def _away_from_kinks(run: Callable[[int], Report]) -> Report:
     return report
 
 
-def _check_layer(report: Report, layer: Layer, make: Callable[..., LayerBench], seed: int, plan: Plan) -> None:
-    bench = make()
+def _check_layer(report: Report, layer: Layer, make: Callable[..., LayerHarness], seed: int, plan: Plan) -> None:
+    harness = make()
     try:
-        subject = LayerSubject(bench, seed)
+        subject = LayerSubject(harness, seed)
         rows, failures = check_subject(subject, plan, np.random.default_rng((seed, 3)))
         found = layer_structure(make, layer, subject.where, seed)
     except ShapeError as error:  # the layer's own results do not fit
@@ -88,7 +88,7 @@ def _check_layer(report: Report, layer: Layer, make: Callable[..., LayerBench], 
         return
     report.rows += rows + found.rows
     report.failures += failures + found.failures
-    if bench.device.damaged():
+    if harness.device.damaged():
         cause = "something was written before the beginning or past the end of a buffer"
         report.failures.append(Failure(repr(layer), "guard bands", cause=cause, where=subject.where))
 

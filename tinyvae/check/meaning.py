@@ -15,7 +15,7 @@ from ..kernels import ACTIVATIONS, IDENTITY
 from ..kernels.clock import Stream
 from ..layers import Conv2d, Dense, Flatten, Latent, Reshape, Sequential
 from ..models import VAE
-from .bench import STEP_OF_NOISE, LayerBench, Runner
+from .harness import STEP_OF_NOISE, LayerHarness, Runner
 
 NONE = np.zeros(0)
 
@@ -46,9 +46,9 @@ def variance_of_z(device: str) -> str:
     """Over many eps, z has mean z_mean and variance exp(2 z_log_sigma): log sigma, not the log of the variance."""
     n, sigma = 60_000, np.exp(np.array([-1.0, 0.0, 0.6]))
     mean = np.array([0.5, -1.0, 2.0])
-    bench = LayerBench(Latent(3), ((6,),), 1, samples=n, device=device)
-    bench.given = [np.concatenate([mean, np.log(sigma)])[None]]
-    z = bench.forward()
+    harness = LayerHarness(Latent(3), ((6,),), 1, samples=n, device=device)
+    harness.given = [np.concatenate([mean, np.log(sigma)])[None]]
+    z = harness.forward()
     worst = float(np.abs(z.var(axis=0) / sigma**2 - 1).max())
     shift = float((np.abs(z.mean(axis=0) - mean) / sigma).max())
     ratio = ", ".join(f"{r:.3f}" for r in z.var(axis=0) / sigma**2)
@@ -86,14 +86,14 @@ def kl_sign(device: str) -> str:
 
 def noise_is_fixed(device: str) -> str:
     """The same clock gives the same z; another step, another row and another layer give other noise."""
-    bench = LayerBench(Sequential(Latent(2), Dense(2, 4), Latent(2)), ((4,),), 4, device=device)
-    bench.given = [np.zeros((4, 4))]
-    outer, inner = bench.latents[1], bench.latents[0]
+    harness = LayerHarness(Sequential(Latent(2), Dense(2, 4), Latent(2)), ((4,),), 4, device=device)
+    harness.given = [np.zeros((4, 4))]
+    outer, inner = harness.latents[1], harness.latents[0]
 
     def eps(step: int) -> tuple[np.ndarray, np.ndarray]:
-        bench.clock.set(step=step)
-        bench.forward()
-        return bench.device.get(inner.eps), bench.device.get(outer.eps)
+        harness.clock.set(step=step)
+        harness.forward()
+        return harness.device.get(inner.eps), harness.device.get(outer.eps)
 
     first, other = eps(STEP_OF_NOISE)
     require(np.array_equal(first, eps(STEP_OF_NOISE)[0]), "two forward passes at the same step drew different noise")
@@ -217,10 +217,10 @@ def conv_is_a_cross_correlation(device: str) -> str:
 def flatten_order(device: str) -> str:
     """Flatten is in (H, W, C) order and Reshape undoes it."""
     layer = Sequential(Flatten(), Reshape(3, 2, 4))
-    flat = LayerBench(Flatten(), ((3, 2, 4),), 2, device=device)
+    flat = LayerHarness(Flatten(), ((3, 2, 4),), 2, device=device)
     y, x = flat.forward(), flat.given[0]
     require(np.array_equal(y, x.reshape(2, 24)), "Flatten does not give the pixels in (H, W, C) order")
-    both = LayerBench(layer, ((3, 2, 4),), 2, device=device)
+    both = LayerHarness(layer, ((3, 2, 4),), 2, device=device)
     require(np.array_equal(both.forward(), both.given[0]), "Reshape after Flatten does not give the image back")
     return "(H, W, C)"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels.clock import COUNTERS, CURSOR, SEED, STEP
 from ..layers import BatchNorm
-from .bench import LayerBench, Runner
+from .harness import LayerHarness, Runner
 from .meaning import Meaning, require
 
 
@@ -29,11 +29,11 @@ def normalised(device: str) -> str:
 
 def running_statistics(device: str) -> str:
     """After many batches running_mean and running_var are those of the data, and evaluation normalises by them."""
-    bench = LayerBench(BatchNorm(), ((2,),), 20, device=device)
-    rng, table = np.random.default_rng(2), bench.table
+    harness = LayerHarness(BatchNorm(), ((2,),), 20, device=device)
+    rng, table = np.random.default_rng(2), harness.table
     for _ in range(300):
-        bench.twin.forward(bench.device.put(rng.normal((1.0, -2.0), (0.5, 3.0), (20, 2))))
-    mean, var = (bench.device.get(table.view(f"layer.running_{name}")) for name in ("mean", "var"))
+        harness.twin.forward(harness.device.put(rng.normal((1.0, -2.0), (0.5, 3.0), (20, 2))))
+    mean, var = (harness.device.get(table.view(f"layer.running_{name}")) for name in ("mean", "var"))
     spread = np.array([0.5, 3.0])
     good = np.all(np.abs(mean - (1, -2)) <= 0.2 * spread) and np.all(np.abs(var / spread**2 - 1) <= 0.35)
     require(bool(good), f"running mean {mean}, variance {var} of data with mean 1, −2 and variance 0.25, 9")

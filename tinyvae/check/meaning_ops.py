@@ -36,7 +36,7 @@ from ..kernels.clock import (
     STEPS_PER_EPOCH,
     TOTAL,
 )
-from .bench import Runner
+from .harness import Runner
 from .meaning import Meaning, require
 
 # ---------------------------------------------------------------------------------------------- optimisers

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU, TANH, output_size
 from ..kernels.reference_objective import LEVELS
-from .bench import Runner
+from .harness import Runner
 
 KINKED = (RELU, LEAKY_RELU, ELU)
 Arrays = tuple[np.ndarray, ...]

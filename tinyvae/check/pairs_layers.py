@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.clock import COUNTERS, SEED, STEP
-from .bench import Runner
+from .harness import Runner
 from .pairs import SIZES, Arrays, Pair, Plain
 
 EPSILON = 1e-3

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..kernels import IDENTITY
 from ..layers import Conv2d, Dense, Layer, Reshape
-from .bench import LayerBench
+from .harness import LayerHarness
 from .report import Failure, Row
 from .subjects import FunctionSubject, ModelSubject
 
@@ -48,68 +48,68 @@ def harmed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> str:
     return ", ".join(name for name in before if not same_bits(before[name], after[name]))
 
 
-MakeBench = Callable[..., LayerBench]
+MakeHarness = Callable[..., LayerHarness]
 
 
-def layer_structure(make: MakeBench, layer: Layer, where: str, seed: int) -> Findings:
-    """All structure checks of a layer. make(need_grad_x=, weight_grad=) gives a fresh bench with the same numbers."""
+def layer_structure(make: MakeHarness, layer: Layer, where: str, seed: int) -> Findings:
+    """All structure checks of a layer. make(need_grad_x=, weight_grad=) gives a fresh harness with the same numbers."""
     found = Findings(repr(layer), where)
-    bench, rng = make(), np.random.default_rng((seed, 17))
-    y = bench.forward()
+    harness, rng = make(), np.random.default_rng((seed, 17))
+    y = harness.forward()
     rows, wanted = y.shape[0] if y.ndim else 0, tuple(layer.out_shape)
     found.note("shapes", y.shape[1:] == wanted, f"forward gave {y.shape[1:]} per row, declare promised {wanted}")
     grad_y = rng.standard_normal((rows, *y.shape[1:]))
-    bench.set_kl_weight(0.7)
-    bench.fill_grads()
-    first = bench.backward(grad_y), bench.grads()
-    _repeatable(found, bench, y, grad_y, first)
-    _harmless(found, bench, grad_y)
-    _no_memory(found, make, bench, grad_y, rng)
-    _zero(found, bench, y.shape)
-    if bench.parameters():
+    harness.set_kl_weight(0.7)
+    harness.fill_grads()
+    first = harness.backward(grad_y), harness.grads()
+    _repeatable(found, harness, y, grad_y, first)
+    _harmless(found, harness, grad_y)
+    _no_memory(found, make, harness, grad_y, rng)
+    _zero(found, harness, y.shape)
+    if harness.parameters():
         _weight_grad(found, make, grad_y, first[1], rng)
     if isinstance(layer, LINEAR) and getattr(layer, "act", IDENTITY) == IDENTITY:
         _adjoint(found, make(), rng)
     cause = "something was written before the beginning or past the end of a buffer"
-    found.note("guard bands", not bench.device.damaged(), cause)
+    found.note("guard bands", not harness.device.damaged(), cause)
     return found
 
 
-def _repeatable(found: Findings, bench: LayerBench, y: np.ndarray, grad_y: np.ndarray, first: Any) -> None:
-    again = bench.forward()
+def _repeatable(found: Findings, harness: LayerHarness, y: np.ndarray, grad_y: np.ndarray, first: Any) -> None:
+    again = harness.forward()
     cause = "forward gave another result for the same inputs: noise is redrawn, or something accumulates"
     found.note("same bits twice", same_bits(y, again), cause)
-    bench.fill_grads()
-    second = bench.backward(grad_y), bench.grads()
+    harness.fill_grads()
+    second = harness.backward(grad_y), harness.grads()
     cause = "backward gave another result for the same inputs: it adds to what the last call left, or draws noise"
     found.note("same bits twice", same_bits(first, second), cause)
 
 
-def _harmless(found: Findings, bench: LayerBench, grad_y: np.ndarray) -> None:
+def _harmless(found: Findings, harness: LayerHarness, grad_y: np.ndarray) -> None:
     """Inputs, parameters and the padding between gradients stay as they were."""
-    before = dict(zip(["x0", "x1"], bench.given, strict=False)) | bench.parameters()
-    values = bench.device.get(bench.table.values)
-    bench.forward()
-    bench.backward(grad_y)
-    now = dict(zip(["x0", "x1"], (bench.device.get(x) for x in bench.xs), strict=False)) | bench.parameters()
+    before = dict(zip(["x0", "x1"], harness.given, strict=False)) | harness.parameters()
+    values = harness.device.get(harness.table.values)
+    harness.forward()
+    harness.backward(grad_y)
+    now = dict(zip(["x0", "x1"], (harness.device.get(x) for x in harness.xs), strict=False)) | harness.parameters()
     names = harmed(before, now)
     cause = f"{names} changed: a layer may write into its own buffers and into grad_y only, never in place into x"
     found.note("inputs unharmed", not names, cause)
-    host = bench.device.get(bench.table.grads)
-    for name in bench.table.names():
-        tensor, start = bench.table.places[name]
+    host = harness.device.get(harness.table.grads)
+    for name in harness.table.names():
+        tensor, start = harness.table.places[name]
         host[start : start + int(np.prod(tensor.shape))] = 0
-    clean = not np.any(host) and same_bits(values, bench.device.get(bench.table.values))
+    clean = not np.any(host) and same_bits(values, harness.device.get(harness.table.values))
     found.note("inputs unharmed", clean, "the padding between tensors was written; it must stay zero")
 
 
-def _no_memory(found: Findings, make: MakeBench, bench: LayerBench, grad_y: np.ndarray, rng: Any) -> None:
-    """After a second forward with other inputs, everything is as on a fresh bench with these inputs."""
-    bench.redraw()
+def _no_memory(found: Findings, make: MakeHarness, harness: LayerHarness, grad_y: np.ndarray, rng: Any) -> None:
+    """After a second forward with other inputs, everything is as on a fresh harness with these inputs."""
+    harness.redraw()
     fresh = make()
-    fresh.given = list(bench.given)
+    fresh.given = list(harness.given)
     results = []
-    for b in (bench, fresh):
+    for b in (harness, fresh):
         b.set_kl_weight(0.7)
         b.fill_grads()
         results.append((b.forward(), b.backward(grad_y), b.grads()))
@@ -120,51 +120,51 @@ def _no_memory(found: Findings, make: MakeBench, bench: LayerBench, grad_y: np.n
     found.note("no memory", same_bits(results[0], results[1]), cause)
 
 
-def _zero(found: Findings, bench: LayerBench, shape: tuple[int, ...]) -> None:
-    bench.set_kl_weight(0.0)
-    bench.fill_grads()
-    bench.forward()
-    grads = [g for g in (*bench.backward(np.zeros(shape)), *bench.grads().values()) if g is not None]
+def _zero(found: Findings, harness: LayerHarness, shape: tuple[int, ...]) -> None:
+    harness.set_kl_weight(0.0)
+    harness.fill_grads()
+    harness.forward()
+    grads = [g for g in (*harness.backward(np.zeros(shape)), *harness.grads().values()) if g is not None]
     cause = "a zero upstream gradient must give zero gradients; something is added that does not belong to it"
     found.note("zero in, zero out", not any(np.any(g) for g in grads), cause)
 
 
-def _weight_grad(found: Findings, make: MakeBench, grad_y: np.ndarray, written: dict, rng: Any) -> None:
+def _weight_grad(found: Findings, make: MakeHarness, grad_y: np.ndarray, written: dict, rng: Any) -> None:
     """weight_grad "add" adds, "skip" leaves alone; without grad_x the parameters' gradients are the same."""
     for mode in ("add", "skip"):
-        bench = make(weight_grad=mode)
-        start = {name: rng.standard_normal(grad.shape) for name, grad in bench.grads().items()}
+        harness = make(weight_grad=mode)
+        start = {name: rng.standard_normal(grad.shape) for name, grad in harness.grads().items()}
         for name, value in start.items():
-            bench.device.put(value, bench.table.grad(f"layer.{name}"))
-        bench.set_kl_weight(0.7)
-        bench.forward()
-        bench.backward(grad_y)
+            harness.device.put(value, harness.table.grad(f"layer.{name}"))
+        harness.set_kl_weight(0.7)
+        harness.forward()
+        harness.backward(grad_y)
         wanted = {n: start[n] + written[n] if mode == "add" else start[n] for n in start}
-        names = ", ".join(n for n, g in bench.grads().items() if not np.allclose(g, wanted[n], rtol=1e-9, atol=1e-9))
+        names = ", ".join(n for n, g in harness.grads().items() if not np.allclose(g, wanted[n], rtol=1e-9, atol=1e-9))
         does = "add to what is there" if mode == "add" else "leave it alone"
         found.note(f"weight_grad {mode}", not names, f"gradient of {names}: the layer must {does} and does not")
-    bench = make(need_grad_x=False)
-    bench.set_kl_weight(0.7)
-    bench.fill_grads()
-    bench.forward()
-    none = all(g is None for g in bench.backward(grad_y))
-    equal = all(np.allclose(g, written[n], rtol=1e-9, atol=1e-9) for n, g in bench.grads().items())
+    harness = make(need_grad_x=False)
+    harness.set_kl_weight(0.7)
+    harness.fill_grads()
+    harness.forward()
+    none = all(g is None for g in harness.backward(grad_y))
+    equal = all(np.allclose(g, written[n], rtol=1e-9, atol=1e-9) for n, g in harness.grads().items())
     cause = "without need_grad_x, backward must return None and give the parameters the same gradients"
     found.note("no grad_x", none and equal, cause)
 
 
-def _adjoint(found: Findings, bench: LayerBench, rng: Any) -> None:
+def _adjoint(found: Findings, harness: LayerHarness, rng: Any) -> None:
     """<L(x) − L(0), g> = <x, grad_x> = <weight, grad_weight> for a linear layer: a test without a step size."""
-    x = bench.given[0]
-    y = bench.forward()
+    x = harness.given[0]
+    y = harness.forward()
     g = rng.standard_normal(y.shape)
-    bench.fill_grads()
-    (grad_x,) = bench.backward(g)
-    grads = bench.grads()
-    bench.given = [np.zeros(x.shape)]
-    linear = y - bench.forward()
+    harness.fill_grads()
+    (grad_x,) = harness.backward(g)
+    grads = harness.grads()
+    harness.given = [np.zeros(x.shape)]
+    linear = y - harness.forward()
     left, size = float(np.sum(linear * g)), float(np.sum(np.abs(linear * g)))
-    values = bench.parameters()
+    values = harness.parameters()
     pairs = {"x": (x, grad_x)} | {n: (values[n], grads[n]) for n in values if n.endswith("weight")}
     wrong = []
     for name, (value, grad) in pairs.items():

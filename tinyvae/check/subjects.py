@@ -1,4 +1,4 @@
-"""What can be checked, in one form: a layer on the bench, a whole model, a pair of plain functions."""
+"""What can be checked, in one form: a layer on the harness, a whole model, a pair of plain functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..models import Batch, Model, Player
-from .bench import STEP_OF_NOISE, LayerBench, settle
 from .differences import Subject
+from .harness import STEP_OF_NOISE, LayerHarness, settle
 
 SCALES = (1.0, 100.0)
 
@@ -32,50 +32,50 @@ class LayerSubject(Subject):
     row_scale: J = Σ grad_nll · row_scale · nll.
     """
 
-    def __init__(self, bench: LayerBench, seed: int) -> None:
-        self.bench, self.name, self.batch = bench, repr(bench.layer), bench.site.rows
-        samples = f" of {bench.site.samples} samples each" if bench.site.samples > 1 else ""
+    def __init__(self, harness: LayerHarness, seed: int) -> None:
+        self.harness, self.name, self.batch = harness, repr(harness.layer), harness.site.rows
+        samples = f" of {harness.site.samples} samples each" if harness.site.samples > 1 else ""
         self.where = f"batch {self.batch}{samples}"
         self.rng = np.random.default_rng((seed, 7))
-        y = bench.forward()
+        y = harness.forward()
         self.y_shape, self.n_y = y.shape, y.size
-        grads = bench.backward(np.zeros(y.shape))
+        grads = harness.backward(np.zeros(y.shape))
         names = ["x"] if len(grads) == 1 else [f"x{i}" for i in range(len(grads))]
         self.inputs = {name: i for i, name in enumerate(names)}
-        self.arrays = {name: bench.given[i] for name, i in self.inputs.items() if grads[i] is not None}
-        self.arrays |= bench.parameters()
+        self.arrays = {name: harness.given[i] for name, i in self.inputs.items() if grads[i] is not None}
+        self.arrays |= harness.parameters()
 
     def put(self, name: str, value: np.ndarray) -> None:
         if name in self.inputs:
-            self.bench.given[self.inputs[name]] = value
+            self.harness.given[self.inputs[name]] = value
         else:
-            self.bench.device.put(value, self.bench.table.view(f"layer.{name}"))
+            self.harness.device.put(value, self.harness.table.view(f"layer.{name}"))
 
     def outputs(self) -> np.ndarray:
-        y = self.bench.forward().reshape(-1)
-        return np.concatenate([y, *(self.bench.device.get(t.kl).reshape(-1) for t in self.bench.latents)])
+        y = self.harness.forward().reshape(-1)
+        return np.concatenate([y, *(self.harness.device.get(t.kl).reshape(-1) for t in self.harness.latents)])
 
     def pattern(self) -> bytes:
-        return sides(self.bench.twin.kinks(), self.bench.device.get)
+        return sides(self.harness.twin.kinks(), self.harness.device.get)
 
     def cotangents(self) -> np.ndarray:
         c = draw_cotangents(self.rng, self.n_y)
-        if self.bench.row_scale is not None:
-            c = c * self.bench.row_scale
-        weights = self.rng.uniform(0.2, 1.8, (len(SCALES), self.bench.clock.kl_weight.size))
-        kl = [np.tile(weights / self.batch, self.batch) for _ in self.bench.latents]  # (2, B·latent) each
+        if self.harness.row_scale is not None:
+            c = c * self.harness.row_scale
+        weights = self.rng.uniform(0.2, 1.8, (len(SCALES), self.harness.clock.kl_weight.size))
+        kl = [np.tile(weights / self.batch, self.batch) for _ in self.harness.latents]  # (2, B·latent) each
         return np.concatenate([c, *kl], axis=1)
 
     def gradients(self, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        bench = self.bench
+        harness = self.harness
         grad_y, weights = cotangent[: self.n_y], cotangent[self.n_y :]
-        bench.set_kl_weight(weights[: bench.clock.kl_weight.size] * self.batch)
-        if bench.row_scale is not None:
-            grad_y = grad_y / bench.row_scale
-        bench.fill_grads()
-        bench.forward()
-        given = bench.backward(grad_y.reshape(self.y_shape))
-        found = {name: given[i] for name, i in self.inputs.items() if name in self.arrays} | bench.grads()
+        harness.set_kl_weight(weights[: harness.clock.kl_weight.size] * self.batch)
+        if harness.row_scale is not None:
+            grad_y = grad_y / harness.row_scale
+        harness.fill_grads()
+        harness.forward()
+        given = harness.backward(grad_y.reshape(self.y_shape))
+        found = {name: given[i] for name, i in self.inputs.items() if name in self.arrays} | harness.grads()
         for name, grad in found.items():
             if grad is None or grad.size != self.arrays[name].size:
                 shape = None if grad is None else grad.shape

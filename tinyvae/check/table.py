@@ -42,9 +42,9 @@ from ..layers import (
 )
 from ..models import zoo
 from ..training.step import make_plan
-from .bench import Runner
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
+from .harness import Runner
 from .meaning import MEANINGS, Meaning, MeaningError
 from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bench import Runner
+from ..harness import Runner
 from ..pairs import Arrays, pairs_of
 from .exhibit import Exhibit
 

@@ -147,7 +147,7 @@ def twins_below(twin: Any) -> list[Any]:
     return [twin] + [t for inner in getattr(twin, "twins", ()) for t in twins_below(inner)]
 
 
-class LayerBench:
+class LayerHarness:
     """A layer bound in float64 for `batch` images with `samples` rows each, its inputs and parameters drawn.
 
     Parameters are those of the layer's own initialisation; what starts constant (zero biases) is shaken.
