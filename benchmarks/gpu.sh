@@ -40,7 +40,7 @@ figure() { # figure NAME: what the log of a part comes to, in a line
   esac
 }
 
-one_kernel="from tinyvae.bench.verify import verify_op; verify_op('dense', 'cuda', 'float32'); print('dense: right')"
+one_kernel="from tinyvae.kernels.check import verify_op; verify_op('dense', 'cuda', 'float32'); print('dense: right')"
 part numba 25 bash -c "'$python' -m numba -s | sed -n '/__CUDA Information__/,/^\$/p'; '$python' -m tinyvae info"
 part kernel 40 "$python" -c "$one_kernel"
 cat "$work/numba.log" "$work/kernel.log"

@@ -21,7 +21,6 @@ import numpy as np
 from numba import from_dtype, typeof, types
 
 from tinyvae.bench.cases import convs, ops, products
-from tinyvae.bench.verify import VARIANTS
 from tinyvae.device import cuda
 from tinyvae.kernels import OPS, ops_of
 from tinyvae.kernels.cuda import COLUMN, TF32_COLUMN, __path__
@@ -118,7 +117,7 @@ def calls() -> Iterator[tuple[str, Mapping[str, Any]]]:
     for case in (*(case for case in ops() if case.op in ops_of("cuda")), *products(), *convs()):
         examples = OPS[case.op].examples.values() if case.group == "ops" else [case.lengths]
         for lengths in examples:
-            for variant in ({}, *VARIANTS.get(case.op, ())):
+            for variant in ({}, *OPS[case.op].variants):
                 yield case.op, {**lengths, **variant}
 
 

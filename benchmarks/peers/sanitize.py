@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvae import kernels
-from tinyvae.bench.verify import cases, example
 from tinyvae.device import gpu, open_device
+from tinyvae.kernels.check import cases, example
 
 
 def main() -> None:

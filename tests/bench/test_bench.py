@@ -17,9 +17,9 @@ from tinyvae.bench import cases, job, main, measure, peers, pool, report, startu
 from tinyvae.bench.cases import Case
 from tinyvae.bench.job import BenchError, Job
 from tinyvae.bench.pool import Effort, Worker, in_turn, summary
-from tinyvae.bench.verify import WrongResult, call_reference
 from tinyvae.errors import ConfigError
 from tinyvae.kernels import OPS
+from tinyvae.kernels.check import WrongResult, call_reference
 
 SMALL = Case("products", "3×5×4", "forward", "dense", cases.dense_lengths(3, (5, 4)))
 
@@ -146,7 +146,7 @@ def test_losses_that_no_training_gives(losses, sentence):
 
 def test_verification_notices_a_wrong_op(monkeypatch):
     def dense(x, w, b, act, y):
-        kernels.reference.dense(x, w, b, act, y)
+        kernels.meaning("dense")(x, w, b, act, y)
         y *= y.dtype.type(1.001)
 
     said = []

@@ -8,7 +8,7 @@ from tinyvae import zoo
 from tinyvae.bench import cases, job, measure, report
 from tinyvae.bench.cases import Case
 from tinyvae.bench.pool import Worker
-from tinyvae.bench.verify import WrongResult
+from tinyvae.kernels.check import WrongResult
 
 MODELS = tuple(cases.PLAYER_MODELS.values())
 ROWS = 3

@@ -10,7 +10,7 @@ from tinyvae.check import Plan, main_table, table
 from tinyvae.check.harness import DamageError, GuardedDevice, LayerHarness, Runner
 from tinyvae.check.museum import exhibit, planted
 from tinyvae.errors import ConfigError, DeviceError
-from tinyvae.kernels import reference
+from tinyvae.kernels import meaning
 from tinyvae.layers import Bernoulli, Conv2d, Dense, Latent, Layer, Sequential, Twin
 from tinyvae.layers.params import Tensor
 
@@ -155,7 +155,7 @@ def test_a_layer_that_sits_at_its_kinks_is_refused():
 def test_flipped_kernels_and_edges_are_recognised():
     layer = Conv2d(2, 3, (3, 2), padding=(1, 1))
     with planted(exhibit("kernel-flipped-throughout")):
-        healthy = reference.conv2d_grad_w
+        healthy = meaning("conv2d_grad_w")
         column = tinyvae.kernels.COLUMNS["numpy"]
         tinyvae.kernels.COLUMNS["numpy"] = {**column, "conv2d_grad_w": healthy}
         report = gradcheck(layer, (5, 6, 2))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tinyvae import kernels, zoo
-from tinyvae.bench.verify import assert_close
 from tinyvae.config import TrainConfig
 from tinyvae.device import open_device
 from tinyvae.kernels import OPS
+from tinyvae.kernels.check import assert_close
 from tinyvae.kernels.clock import COUNTERS, LR, NORM, ROW, SEED, STEP, Clock, Stream
 from tinyvae.layers import (
     Activation,

@@ -15,12 +15,13 @@ from peers.burst import burst, burst_of
 from peers.cuda_cases import BARS, CASES, COPY
 from tinyvae.app.cli import main as command
 from tinyvae.bench import cases as cpu_cases
-from tinyvae.bench import job, verify, worker
+from tinyvae.bench import job, worker
 from tinyvae.bench.cases import Case
 from tinyvae.bench.job import Job, Variant
 from tinyvae.bench.pool import in_turn
-from tinyvae.bench.verify import WrongResult, call_reference
 from tinyvae.kernels import COLUMNS, OPS
+from tinyvae.kernels import check as verify
+from tinyvae.kernels.check import WrongResult, call_reference
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 SMALL = Case("products", "3×5×4", "forward", "dense", cpu_cases.dense_lengths(3, (5, 4)))

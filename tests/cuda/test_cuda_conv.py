@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tinyvae.bench.verify import assert_close, call, call_reference, example_at, magnitudes, widened
 from tinyvae.device import open_device
 from tinyvae.kernels import ELU, IDENTITY, OPS, output_size
+from tinyvae.kernels.check import assert_close, call, call_reference, example_at, magnitudes, widened
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from tinyvae.bench.verify import assert_close, call, call_reference, example_at, magnitudes, widened
 from tinyvae.kernels import OPS
+from tinyvae.kernels.check import assert_close, call, call_reference, example_at, magnitudes, widened
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from tinyvae.bench.verify import call, call_reference
 from tinyvae.device import open_device
 from tinyvae.kernels import OPS
+from tinyvae.kernels.check import call, call_reference
 from tinyvae.kernels.clock import (
     CLIP,
     CONSTANT,

@@ -7,9 +7,9 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from tinyvae.bench.verify import Guarded
 from tinyvae.device import open_device
-from tinyvae.kernels import ELU, IDENTITY, RELU, SIGMOID, TANH, reference, scratch
+from tinyvae.kernels import ELU, IDENTITY, RELU, SIGMOID, TANH, meaning, scratch
+from tinyvae.kernels.check import Guarded
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")
@@ -47,7 +47,7 @@ def multiplied(tile, pair, sizes, dtype=np.float32, guard=ALIGNED, bias=False, a
     assert all(x.unchanged() for x in (on[0], on[1], on[3]))
     a, b, c, v, s = (x.astype(np.float64) for x in (a, b, c, v, s))
     want = a @ b + bias * v
-    reference.activate(want, act, want)
+    meaning("activate")(want, act, want)
     got = {"c": on[2].get()} | ({"sums": on[4].get()} if sums else {})
     want = {"c": want + c if add else want, "sums": b.sum(axis=0) + add * s}
     size = {"c": abs(a) @ abs(b) + abs(v) + abs(c), "sums": abs(b).sum(axis=0) + abs(s)}

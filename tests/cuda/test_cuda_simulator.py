@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from tinyvae.bench.verify import (
+from tinyvae.kernels import OPS, ops_of
+from tinyvae.kernels.check import (
     assert_close,
     call,
     call_reference,
@@ -16,7 +17,6 @@ from tinyvae.bench.verify import (
     magnitudes,
     widened,
 )
-from tinyvae.kernels import OPS, ops_of
 from tinyvae.kernels.op import FLOATS
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")

@@ -152,7 +152,7 @@ INTERPRETED = """
 import numpy as np
 from tinyvae import kernels
 from tinyvae.errors import KernelError
-from tinyvae.kernels.cpu import INTERPRETED
+INTERPRETED = ("bias_grad", "scale_rows", "tick", "gather")
 for name, op in kernels.OPS.items():
     given, want = (op.example("ragged", np.float64) for _ in range(2))
     try:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tinyvae import zoo
-from tinyvae.bench.verify import assert_close, call, call_reference, example_at, magnitudes, widened
 from tinyvae.config import TrainConfig
 from tinyvae.errors import KernelError
 from tinyvae.kernels import IDENTITY, OPS, RELU, TANH, output_size
+from tinyvae.kernels.check import assert_close, call, call_reference, example_at, magnitudes, widened
 from tinyvae.kernels.cpu import conv, dense
 from tinyvae.kernels.cpu.engine import product, sparse
 from tinyvae.kernels.cpu.engine.tile import ACROSS, MIDDLE, TALL, VECTOR_BYTES

@@ -73,7 +73,7 @@ def test_a_difference_is_said(tmp_path, text, says):
 def test_a_refresh_writes_what_is_printed_and_what_stands_in_the_package(tmp_path):
     text = (
         "```python\nprint('a')\nprint(7)\n```\n```text\nold\n```\nand\n"
-        "<!-- excerpt tinyvae/kernels/reference.py scale_rows code -->\n```py\nold\n```\n"
+        "<!-- excerpt tinyvae/kernels/ops/likelihood.py scale_rows code -->\n```py\nold\n```\n"
     )
     path = chapter(tmp_path, text)
     run.run_here(path, refresh=True)

@@ -14,7 +14,7 @@ from tinyvae.app.cli import main
 from tinyvae.config import ModelConfig, TrainConfig
 from tinyvae.datasets.dataset import as_dataset
 from tinyvae.errors import CheckpointError, ConfigError, DataError, TinyvaeError
-from tinyvae.kernels import reference
+from tinyvae.kernels.ops import latent
 from tinyvae.measure import aggregate as agg
 from tinyvae.measure import classifier as cls
 from tinyvae.measure import judges
@@ -75,7 +75,7 @@ def same(z):
 def test_dimension_kl_is_the_ops():
     m, s = normal(50, 3), 0.3 * normal(50, 3, seed=1) - 1
     kl, z = np.empty((50, 3)), np.empty((50, 3))
-    reference.latent(np.concatenate([m, s], axis=1), np.zeros((50, 3)), z, kl)
+    latent.latent(np.concatenate([m, s], axis=1), np.zeros((50, 3)), z, kl)
     np.testing.assert_allclose(agg.dimension_kl(m, s), kl.mean(axis=0), rtol=1e-12)
 
 

@@ -15,7 +15,7 @@ from tinyvae.check.table import MODEL_OPS
 from tinyvae.config import TrainConfig
 from tinyvae.datasets import as_dataset
 from tinyvae.errors import ConfigError, DataError, ShapeError
-from tinyvae.kernels import LACKING
+from tinyvae.kernels import lacking
 from tinyvae.layers import Dense, Flatten, Reshape, Sequential
 from tinyvae.models import GAN, VAEGAN, AdversarialAutoEncoder
 from tinyvae.training.step import Feed, Step, evaluate_pass
@@ -27,9 +27,9 @@ EVERY = pytest.mark.parametrize("name", ["dense-gan", "gan", "vae-gan", "aae"])
 
 
 def build(device="numpy", name="dense-gan", dtype="float64", **options):
-    lacking = LACKING.get(device, frozenset()) & set(MODEL_OPS[name])
-    if lacking:
-        pytest.skip(f"the {device} column lacks {', '.join(lacking)}")
+    absent = lacking(device) & set(MODEL_OPS[name])
+    if absent:
+        pytest.skip(f"the {device} column lacks {', '.join(absent)}")
     return zoo.build(name, SHAPE, 2, (5,), device=device, dtype=dtype, seed=3, **options)
 
 

@@ -372,7 +372,7 @@ def test_validation_compares_epochs_of_one_objective(tmp_path):
 
 def test_a_device_without_the_ops_says_so_when_they_are_bound(monkeypatch):
     """Op, device and layer; every op that the cuda column lacks belongs to a likelihood or to the objective."""
-    lacking = kernels.LACKING["cuda"]
+    lacking = kernels.lacking("cuda")
     column = {name: op for name, op in kernels.COLUMNS["numpy"].items() if name not in lacking}
     monkeypatch.setitem(kernels.COLUMNS, "fake", column)
     refused = set()

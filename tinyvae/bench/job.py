@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import TinyvaeError
+from ..kernels.check import Arrays
 from . import peers
 from .cases import CHECK_STEPS
-from .verify import Arrays
 
 OURS, OURS_ON_GPU = "numba", "cuda"
 IN_PACKAGE = (OURS, "numpy")  # what the package itself can run; everything else is a program of `peers`

@@ -12,11 +12,11 @@ from .. import datasets, kernels
 from ..config import TrainConfig
 from ..device import NumpyDevice, open_device
 from ..kernels import OPS
+from ..kernels.check import Arrays
 from ..models import zoo
 from ..training.step import Feed, Step
 from .cases import Case
 from .job import Job, step_job
-from .verify import Arrays
 
 
 def named(case: Case, arguments: list[Any]) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from ..config import DTYPES, require_choice, require_int
 from ..device import open_device
 from ..errors import ConfigError
 from ..kernels import COLUMNS, ops_of
-from . import cases, host, jobs, peers, report, verify
+from ..kernels import check as verify
+from ..kernels.check import WrongResult
+from . import cases, host, jobs, peers, report
 from .measure import measure_group, missing
 from .pool import Effort
 from .startup import EPOCHS, measure_startup
-from .verify import WrongResult
 
 Say = Callable[[str], None]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.check import WrongResult
 from . import cases, peers
 from .cases import Case
 from .job import OURS, OURS_ON_GPU, BenchError, Variant, installed
 from .pool import Contestant, Effort, Worker, in_turn
-from .verify import WrongResult
 
 PEERS = {
     "products": ("numpy", "torch"),

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import THREAD_VARIABLES
+from ..kernels.check import Arrays
 from . import peers
 from .cases import Case
 from .job import BenchError
-from .verify import Arrays
 
 PATIENCE = 600  # seconds that one answer may take: a compiler's first step is slow
 PAUSE = 0.04  # seconds between turns: the threads of the one before fall asleep

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..kernels.clock import KL_BETA, KL_CAPACITY, KL_FREE, RATES
-from ..kernels.reference_objective import LEAST_LOG_SIGMA, LEVELS
+from ..kernels.ops.likelihood import LEAST_LOG_SIGMA, LEVELS
 from ..layers import Categorical, ContinuousBernoulli, DiscretizedLogistic
 from .harness import Runner
 from .meaning import Meaning, require

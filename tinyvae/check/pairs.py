@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU, TANH, output_size
-from ..kernels.reference_objective import LEVELS
+from ..kernels.ops.likelihood import LEVELS
 from .harness import Runner
 
 KINKED = (RELU, LEAKY_RELU, ELU)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import Adam, TrainConfig
 from ..device import open_device
-from ..kernels import ACTIVATIONS, LACKING, OPS
+from ..kernels import ACTIVATIONS, OPS, lacking
 from ..layers import (
     Activation,
     BatchNorm,
@@ -354,7 +354,8 @@ def run_check(check: Check, device: str = "numpy", seed: int = 0) -> Line:
 
 def possible(every: Iterable[Check], device: str) -> list[Check]:
     """The checks of `every` that need no op that the device lacks."""
-    return [check for check in every if not LACKING.get(device, frozenset()) & set(check.places)]
+    absent = lacking(device)
+    return [check for check in every if not absent & set(check.places)]
 
 
 def uncovered(every: Iterable[Check]) -> list[str]:
@@ -376,9 +377,9 @@ def check_all(
         table.lines.append(run_check(check, device, seed))
         if progress:
             progress(str(table.lines[-1]))
-    lacking = LACKING.get(device, frozenset())
-    if lacking and progress:
-        progress(f"left out: what needs an op that {device} lacks ({', '.join(sorted(lacking))})")
+    absent = lacking(device)
+    if absent and progress:
+        progress(f"left out: what needs an op that {device} lacks ({', '.join(sorted(absent))})")
     if "op" in groups:
         for name in uncovered(every):
             sentence = f"op {name} has no check: add a pair, or a meaning check"

@@ -1,5 +1,7 @@
-"""What an op is: its arguments, their shapes and dtypes, example arguments, and its cost. Checks a call before it runs.
-It knows the form of a call, not the arithmetic behind it."""
+"""What an op is: its arguments, their shapes and dtypes, examples, cost and rounding error.
+
+Checks a call before it runs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import KernelError
+from . import clock
 
 NO_OPTIONS: Mapping[str, Any] = {}
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -23,6 +26,7 @@ class Arg:
     dims: one symbol per axis ("B", "K", or "2*L"); equal symbols have equal lengths in one call.
     dtype: "float" (the one floating dtype of the call), or a NumPy name; "image" is uint8 or the floating dtype.
     optional: length 0 stands for "none". draw: how an example is filled.
+    choices: of an option of dtype "choice", the names of its values 0, 1, …
     """
 
     name: str
@@ -31,7 +35,35 @@ class Arg:
     dtype: str = "float"
     optional: bool = False
     draw: str = "normal"
+    choices: tuple[str, ...] = ()
 
+
+def In(
+    name: str, *dims: str, dtype: str = "float", optional: bool = False, draw: str = "normal"
+) -> Arg:
+    """An array that is read."""
+    return Arg(name, "in", dims, dtype, optional, draw)
+
+
+def InOut(name: str, *dims: str, dtype: str = "float", draw: str = "normal") -> Arg:
+    """An array that is updated in place."""
+    return Arg(name, "inout", dims, dtype, draw=draw)
+
+
+def Out(name: str, *dims: str, dtype: str = "float", optional: bool = False) -> Arg:
+    """An array that is overwritten."""
+    return Arg(name, "out", dims, dtype, optional)
+
+
+def Option(name: str, kind: str = "number", choices: tuple[str, ...] = ()) -> Arg:
+    """An argument that is no array."""
+    return Arg(name, "option", (), kind, choices=choices)
+
+
+WORK = Arg("work", "work", ("work",))
+ADD = Option("add", "flag")  # 1: gradients are added to what is there
+COUNTERS_IN = In("counters", str(clock.COUNTERS), dtype="uint64", draw="counters")
+RATES_IN = In("rates", str(clock.RATES), dtype="float64", draw="positive")
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 DRAWS: dict[str, Draw] = {
@@ -53,8 +85,10 @@ class Op:
 
     flops: of one call, from its lengths. ulp: the elementwise error beyond rounding of sums, in units in the last
     place. reduction: the lengths whose product is the depth of the longest sum. linear: outputs are linear in each
-    array input, so |terms| are summed by calling the op on absolute values.
-    examples: label → lengths and options; "tiny", "ragged" and "model".
+    array input, so |terms| are summed by calling the op on absolute values. terms: Σ|terms| of each output, from the
+    arguments by name; where it says nothing of an output, |output|.
+    examples: label → lengths and options; "tiny", "ragged" and "model". variants: further options and lengths with
+    which the ragged example is tried; no_NAME leaves out the optional array NAME.
     """
 
     name: str
@@ -66,6 +100,8 @@ class Op:
     linear: bool = False
     rule: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None] = lambda dims, options: None
     work: Callable[[Mapping[str, Any]], int] = field(default=lambda dims: 0)
+    variants: tuple[Mapping[str, Any], ...] = ()
+    terms: Callable[[dict[str, Any]], dict[str, np.ndarray]] = lambda arguments: {}
 
     def bytes(self, dims: Mapping[str, Any], itemsize: int) -> int:
         """Memory that one call must touch: every input read once, every output written once."""
@@ -185,6 +221,18 @@ def three_examples(tiny: dict, ragged: dict, model: dict, **options: Any) -> dic
     return {"tiny": tiny | options, "ragged": ragged | options, "model": model | options}
 
 
+def flat_examples(**options: Any) -> dict[str, dict[str, Any]]:
+    """The examples of an op on n numbers side by side."""
+    return three_examples({"n": 1}, {"n": 1037}, {"n": 51_200}, **options)
+
+
+def results(meaning: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name, arrays copied, after a call of `meaning`."""
+    copies = {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    meaning(**copies)
+    return copies
+
+
 def rows_rule(dims: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
     """Row r belongs to image r // k, so there are whole images of rows."""
     if dims["B"] < 1 or dims["R"] % dims["B"]:
@@ -249,9 +297,9 @@ def _check_option(op: str, arg: Arg, value: Any) -> None:
     if arg.dtype == "pair":
         good = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int | np.integer) for v in value)
         wanted = "a pair of integers (h, w)"
-    elif arg.dtype == "act":
-        good = isinstance(value, int | np.integer) and bool(0 <= value <= 6)
-        wanted = "one of the constants IDENTITY … SOFTPLUS"
+    elif arg.dtype == "choice":
+        good = isinstance(value, int | np.integer) and bool(0 <= value < len(arg.choices))
+        wanted = f"one of the constants {arg.choices[0]} … {arg.choices[-1]}"
     elif arg.dtype == "flag":
         good, wanted = isinstance(value, int | np.integer) and value in (0, 1), "0 or 1"
     elif arg.dtype == "positive":

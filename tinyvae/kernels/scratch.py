@@ -1,5 +1,7 @@
-"""How much scratch the ops with a `work` argument need, and how a convolution is laid out in it, with room to begin on
-a vector's boundary. It knows lengths only; who fills the scratch is the business of a device's column."""
+"""Lengths: of a convolution's output, and of the scratch that ops with a `work` argument need.
+
+How a convolution is laid out in its scratch, with room to begin on a vector's boundary; a device's column fills it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,11 @@ def up(count: int) -> int:
 def room(rows: int, columns: int, channels: int) -> int:
     """Numbers that a padded image takes, with a row of the tile behind it that may be overwritten."""
     return up(rows * columns * channels) + WIDEST
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    """The length of a convolution's output along one axis: (size + 2·padding − kernel) // stride + 1."""
+    return (size + 2 * padding - kernel) // stride + 1
 
 
 def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import LIKELIHOODS
 from ..errors import ConfigError
-from ..kernels.reference_objective import LEAST_LOG_SCALE, LEVELS, continuous_bernoulli_nll
+from ..kernels.ops.likelihood import LEAST_LOG_SCALE, LEVELS, continuous_bernoulli_nll
 from .layer import Site, Twin
 from .likelihood import Bernoulli, Gaussian, Likelihood, LikelihoodTwin
 from .params import Tensor

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels.clock import COUNTERS, SEED, STEP, Stream
-from ..kernels.reference import philox_uniform
+from ..kernels.ops.noise import philox_uniform
 
 if TYPE_CHECKING:
     from .layer import Layer

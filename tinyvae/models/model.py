@@ -307,7 +307,7 @@ class Model:
         counters = np.zeros(COUNTERS, np.uint64)
         counters[SEED] = np.uint64(seed)
         z = np.empty((n, self.latent_dim))
-        kernels.reference.philox_normal(counters, Stream.SAMPLE, z)
+        kernels.meaning("philox_normal")(counters, Stream.SAMPLE, z)
         if prior is not None:
             values, vectors = np.linalg.eigh(prior[1])
             z = prior[0] + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -23,7 +23,7 @@ from ..kernels.clock import (
     Clock,
     Stream,
 )
-from ..kernels.reference import philox_bits
+from ..kernels.ops.noise import philox_bits
 from ..models import Batch, Model, Player
 
 COSINE_WARMUP = 0.05  # share of the run

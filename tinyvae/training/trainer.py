@@ -19,7 +19,7 @@ from ..config import TrainConfig
 from ..datasets import Dataset, as_dataset
 from ..errors import ConfigError, DataError, TrainingError
 from ..kernels.clock import COUNTERS, KL_BETA, SEED, STEP, Stream
-from ..kernels.reference import philox_bits
+from ..kernels.ops.noise import philox_bits
 from ..measure.doctor.signs import warning
 from ..models import Batch, Model
 from . import checkpoint

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels import reference_layers as right
+from ...kernels import load
 from .exhibit import Array, Exhibit
 from .gradients import write
+
+right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
 
 def sigma_held_constant(

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID
-from ...kernels import reference as right
+from ...kernels import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, load
 from ...layers.dense import DenseTwin
 from ...layers.reshape import ReshapeTwin
 from .exhibit import Array, Exhibit
+
+right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
 
 def write(out: Array, value: Array, add: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numba import prange
 
-from ..reference import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
+from ..ops.activation import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
 from .engine.compile import jit, parallel
 from .engine.parts import HEAVY, LIGHT, chunks, part
 from .engine.sums import _copy

@@ -9,6 +9,7 @@ from ..clock import CURSOR, ROW, SEED, STEP
 from .engine.compile import jit, parallel
 from .engine.philox import PAYS, below
 
+INTERPRETED = ("gather",)
 MANY = 1 << 18  # numbers from which threads pay, where each is only copied
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads, prange
 
-from ..reference import RELU
+from ..ops.activation import RELU
 from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
 from .activation import finish
 from .dense import bias_grad

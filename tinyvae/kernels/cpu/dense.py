@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from numba import get_num_threads
 
-from ..reference import RELU
+from ..ops.activation import RELU
 from .activation import finish
 from .engine.product import SMALL, block, product
 from .engine.sparse import dense_listed, grad_w_listed, grad_x_listed, worth
 from .engine.sums import column_sums, column_sums_spread
 from .engine.tile import address, tile_address
 
+INTERPRETED = ("bias_grad",)
 LARGE = 250_000  # numbers from which on a column sum is worth threads
 MOST_PARTS, PART = 16, 16_384  # a column sum's pieces at most, and the numbers that one must have
 

@@ -12,8 +12,7 @@ import math
 import numpy as np
 from numba import carray, prange
 
-from ..reference import LOG_2PI
-from ..reference_objective import COTH, LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS, TINY
+from ..ops.likelihood import COTH, LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS, LOG_2PI, TINY
 from .engine.compile import jit, parallel
 from .engine.parts import HEAVY, LIGHT
 from .engine.vector_math import (
@@ -31,6 +30,7 @@ from .engine.vector_math import (
     typed,
 )
 
+INTERPRETED = ("scale_rows",)
 LANES = 16  # maxima kept side by side over the levels of a pixel
 STRETCH = 1024  # pixels of a row whose terms are held, then summed
 

@@ -42,11 +42,12 @@ from ..clock import (
     STEPWISE,
     TOTAL,
 )
-from ..reference import LEAST_M, LEAST_V
+from ..ops.optimise import LEAST_M, LEAST_V
 from .engine.compile import jit, parallel
 from .engine.parts import HEAVY, LIGHT, chunks, part
 from .engine.vector_math import add_in_any_order, muladd, stack_array
 
+INTERPRETED = ("tick",)
 PARTIALS = 64  # sums of grad_norm, added in order: the same number on every machine
 
 # ---------------------------------------------------------------------------------------------- gradient norm

@@ -10,7 +10,7 @@ import math
 
 from numba import carray, prange
 
-from ..reference_layers import LEAST_LENGTH
+from ..ops.spectral import LEAST_LENGTH
 from .engine.compile import jit, parallel
 from .engine.vector_math import add_in_any_order, muladd, stack_array
 from .normalise import COLUMNS, ROWS, blocks

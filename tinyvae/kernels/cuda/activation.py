@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from ...device import cuda
-from ..reference import IDENTITY
+from ..ops.activation import IDENTITY
 from .engine.compile import THREADS, WIDE, aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import load4, store4
 from .engine.scalar_math import activated, derivative, silu_derivative, silu_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..reference import IDENTITY
+from ..ops.activation import IDENTITY
 from ..scratch import depth_parts
 from .engine.compile import aligned, blocks_for, device_function, launch
 from .engine.product import product

@@ -3,7 +3,7 @@ It knows shapes and addresses, and no arithmetic."""
 
 from __future__ import annotations
 
-from ..reference import IDENTITY
+from ..ops.activation import IDENTITY
 from ..scratch import depth_parts, line_parts
 from .engine.compile import aligned, blocks_for, launch
 from .engine.product import product

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from ...device import cuda
-from ..reference import LOG_2PI
+from ..ops.likelihood import LOG_2PI
 from .engine.compile import THREADS, WIDE, aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import load4, store4
 from .engine.reduce import group_sum, power_of_two

@@ -42,7 +42,7 @@ from ..clock import (
     STEPWISE,
     TOTAL,
 )
-from ..reference import LEAST_M, LEAST_V
+from ..ops.optimise import LEAST_M, LEAST_V
 from ..scratch import norm_sums
 from .engine.compile import aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import cos_pi, load4, store4

@@ -1,5 +1,5 @@
 "use strict";
-// The decoder: every layer's forward pass, as in tinyvae/kernels/reference.py, in plain loops over flat arrays.
+// The decoder: every layer's forward pass, as in tinyvae/kernels/ops/, in plain loops over flat arrays.
 // It knows arrays and shapes, nothing of the page. Images are channels last: pixel (i, j), channel c of an (H, W, C)
 // image stands at (i * W + j) * C + c.
 

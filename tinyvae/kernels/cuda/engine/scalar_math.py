@@ -11,7 +11,7 @@ import math
 
 from numba import config
 
-from ...reference import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
+from ...ops.activation import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
 from .compile import device_function
 
 if config.ENABLE_CUDASIM:

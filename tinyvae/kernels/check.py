@@ -1,0 +1,194 @@
+"""How an op is checked on any device: its examples and variants, guard bands around every array, bounds of float32.
+
+What is known of a single op stands in its row of the table; see `Op`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..device import NumpyDevice, open_device
+from ..errors import TinyvaeError
+from .ops import OPS
+from .ops.activation import BY_CODE, IDENTITY
+
+Arrays = dict[str, np.ndarray]
+
+
+class WrongResult(TinyvaeError, AssertionError):
+    """An op gave what it must not give, or wrote where it must not write."""
+
+
+def require(holds: bool, sentence: str) -> None:
+    """A WrongResult unless it holds."""
+    if not holds:
+        raise WrongResult(sentence)
+
+
+# ---------------------------------------------------------------------------------------------- examples
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """(op, label) for every row of the table: its three examples, and the variants of the ragged one."""
+    for name, op in OPS.items():
+        for label in op.examples:
+            yield name, label
+        for i in range(len(op.variants)):
+            yield name, f"ragged {i}"
+
+
+def example(name: str, label: str, dtype: Any, seed: int = 0) -> list[Any]:
+    """Host arguments of a case of the table; see `example_at`."""
+    label, _, variant = label.partition(" ")
+    options = OPS[name].variants[int(variant)] if variant else {}
+    return example_at(name, {**OPS[name].examples[label], **options}, dtype, seed)
+
+
+def example_at(name: str, lengths: Mapping[str, Any], dtype: Any, seed: int = 0) -> list[Any]:
+    """Host arguments at these lengths and options. Inputs hold float32 numbers whatever the dtype; outputs hold NaN."""
+    op = replace(OPS[name], examples={"case": lengths})
+    arguments = op.example("case", dtype, seed)
+    for arg, value in zip(op.args, arguments, strict=True):
+        if arg.role in ("in", "inout") and value.dtype == np.float64:
+            value[...] = value.astype(np.float32)
+        if arg.role == "out" and lengths.get("add"):  # added to: as much an input
+            value[...] = np.random.default_rng(seed + 1).standard_normal(value.shape).astype(np.float32)
+    return arguments
+
+
+def widened(arguments: Sequence[Any]) -> list[Any]:
+    """The same arguments with every float32 array in float64."""
+    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in arguments]
+
+
+def depth_of(name: str, label: str) -> int:
+    """The reduction depth of a case, as the table states it."""
+    return OPS[name].depth(OPS[name].examples[label.split(" ")[0]])
+
+
+# ---------------------------------------------------------------------------------------------- calls
+
+
+class Guarded:
+    """An array on the device in the middle of a larger buffer of NaN (of the largest number, for integers)."""
+
+    def __init__(self, device: NumpyDevice, host: np.ndarray, guard: int) -> None:
+        self.device, self.shape = device, host.shape
+        poison = np.nan if host.dtype.kind == "f" else np.iinfo(host.dtype).max
+        whole = np.full(host.size + 2 * guard, poison, host.dtype)
+        self.inside = slice(guard, guard + host.size)
+        whole[self.inside] = host.reshape(-1)
+        self.before, self.buffer = whole, device.put(whole)
+        self.array = self.buffer[self.inside].reshape(host.shape)
+
+    def get(self) -> np.ndarray:
+        """A NumPy copy of the array."""
+        return self.device.get(self.buffer)[self.inside].reshape(self.shape)
+
+    def bands_intact(self) -> bool:
+        """Whether every byte around the array is as it was."""
+        after, before = self.device.get(self.buffer).copy(), self.before.copy()
+        after[self.inside] = before[self.inside] = 0
+        return after.tobytes() == before.tobytes()
+
+    def unchanged(self) -> bool:
+        """Whether every byte of the array is as it was."""
+        return self.device.get(self.buffer).tobytes() == self.before.tobytes()
+
+
+def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int = 64) -> Arrays:
+    """Calls the op through its checked function on guarded copies. Returns {argument: array} of what it wrote.
+
+    Fails where a guard band or an input changed.
+    """
+    op, dev = OPS[name], open_device(device)
+    guarded = [a if arg.role == "option" else Guarded(dev, a, guard) for arg, a in zip(op.args, arguments, strict=True)]
+    returned = getattr(kernels.load(device), name)(*(g.array if isinstance(g, Guarded) else g for g in guarded))
+    dev.sync()
+    require(returned is None, f"{name} returns {returned!r}")
+    written = {}
+    for arg, g in zip(op.args, guarded, strict=True):
+        if not isinstance(g, Guarded):
+            continue
+        require(g.bands_intact(), f"{name} on {device} writes beside {arg.name}")
+        if arg.role == "in":
+            require(g.unchanged(), f"{name} on {device} changes its input {arg.name}")
+        elif arg.role != "work":
+            written[arg.name] = g.get()
+    return written
+
+
+def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:
+    """The numpy column on copies; {argument: array} of what it wrote."""
+    copies = [np.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    kernels.meaning(name)(*copies)
+    return {arg.name: a for arg, a in zip(OPS[name].args, copies, strict=True) if arg.role in ("inout", "out")}
+
+
+def assert_close(name: str, got: Arrays, want: Arrays, magnitudes: Arrays, depth: int, dtype: Any) -> None:
+    """|got − want| ≤ (4·√depth + ulp) · ε · Σ|terms|, ε = 2⁻²⁴ or 2⁻⁵³; equal where the table states an ulp of 0.
+
+    NaN anywhere is a failure: the comparison asks for what is within the bound, not for what is beyond it.
+    """
+    ulp = OPS[name].ulp
+    for argument, array in got.items():
+        given, expected = array.shape, want[argument].shape
+        require(given == expected, f"{name}: {argument} has shape {given}, expected {expected}")
+        if not array.size:
+            continue
+        require(bool(np.isfinite(array).all()), f"{name}: {argument} is not finite, or not fully written")
+        if ulp == 0 or array.dtype.kind != "f":
+            require(np.array_equal(array, want[argument]), f"{name}: {argument} is not equal to the reference's")
+            continue
+        unit = 2.0**-24 if dtype == np.float32 else 2.0**-52  # float64 is compared with float64: both round
+        bound = (4 * math.sqrt(depth) + ulp) * unit * magnitudes[argument]
+        difference = np.abs(array.astype(np.float64) - want[argument])
+        within = difference <= bound
+        where = np.unravel_index(np.argmin(within), array.shape)
+        place = [int(i) for i in where]
+        off = f"{name}: {argument}{place} is off by {difference[where]:.3g} > {bound[where]:.3g}"
+        require(bool(within.all()), off)
+
+
+def assert_near(name: str, got: Arrays, want: Arrays, magnitudes: Arrays) -> None:
+    """The same for products of factors rounded to 11 bits: ‖difference‖ ≤ 10⁻³·‖want‖, each one ≤ 2⁻⁹·Σ|terms|."""
+    for argument, array in ((k, a) for k, a in got.items() if a.size):
+        require(bool(np.isfinite(array).all()), f"{name}: {argument} is not finite, or not fully written")
+        difference = np.abs(array.astype(np.float64) - want[argument])
+        off = float(np.linalg.norm(difference) / np.linalg.norm(want[argument]))
+        require(off <= 1e-3, f"{name}: {argument} is off by {off:.2g} of its norm")
+        require(bool((difference <= magnitudes[argument] / 512).all()), f"{name}: an element of {argument} is off")
+
+
+def verify_op(name: str, device: str, dtype: Any) -> None:
+    """A WrongResult unless the op, on every case of the table, is within the bound of the float64 reference."""
+    for label in (label for op, label in cases() if op == name):
+        arguments = example(name, label, dtype)
+        want = call_reference(name, widened(arguments))
+        got = call(name, arguments, device)
+        assert_close(name, got, want, magnitudes(name, arguments), depth_of(name, label), dtype)
+
+
+# ---------------------------------------------------------------------------------------------- Σ|terms|
+
+
+def magnitudes(name: str, arguments: Sequence[Any]) -> Arrays:
+    """Σ|terms| of each output, in float64: what the rounding of a sum is proportional to."""
+    op, a = OPS[name], {arg.name: v for arg, v in zip(OPS[name].args, widened(arguments), strict=True)}
+    if op.linear:
+        absolute = {
+            arg.name: IDENTITY if arg.name == "act" else np.abs(v) if isinstance(v, np.ndarray) else v
+            for arg, v in zip(op.args, a.values(), strict=True)
+        }
+        sums = call_reference(name, list(absolute.values()))
+        if "act" in a and BY_CODE[a["act"]].value(np.zeros(1))[0] != 0:  # it has an error of its own beside the sum's
+            sums = {k: v + 1 for k, v in sums.items()}
+        return sums
+    after = {k: np.abs(v) for k, v in call_reference(name, widened(arguments)).items()}
+    return after | op.terms(a)
