@@ -21,7 +21,7 @@ CORE = ("__init__", "errors", "config", "device", "kernels", "layers", "models",
 ROOMS = (*CORE, "measure", "pictures", "check", "learn", "bench", "sklearn", "app", "__main__")
 MODULES = sorted(ROOT.rglob("*.py"))
 LINES = {  # limits; of the core, lines that hold code
-    "core without columns and engines": 6_200,
+    "core without columns and engines": 6_400,  # the error terms of the ops are in it
     "core": 11_000,
     "package, physical lines": 30_000,
 }
