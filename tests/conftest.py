@@ -76,6 +76,25 @@ def the_process_stays_as_it_is():
     assert not changed, f"the test changed {', '.join(changed)} and did not put it back"
 
 
+# ---------------------------------------------------------------------------------------------- threads
+
+
+def pytest_configure(config):
+    """Processes that run tests at once do not fight for cores: OpenBLAS's threads wait by spinning."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when a worker imports NumPy
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Kernels of such a process use one thread, but where the ops themselves are tested."""
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    if hasattr(item.config, "workerinput") and parallel and parallel._is_initialized:
+        numba = sys.modules["numba"]
+        all_threads = numba.config.NUMBA_NUM_THREADS
+        numba.set_num_threads(all_threads if "kernels" in item.path.parts else 1)
+
+
 # ---------------------------------------------------------------------------------------------- choice and report
 
 
