@@ -220,37 +220,52 @@ def importance_sampling(
         raise ConfigError(
             f"{type(model).__name__} has no Gaussian q(z|x) to draw importance samples from; use samples=0"
         )
-    feed, clock = Feed(model, binarized(model, images, "none"), labels=labels), model.eval_clock
-    before = clock.get()
+    feed = Feed(model, binarized(model, images, "none"), labels=labels)
     columns = np.empty((4, feed.count))
-    try:
-        for start, batch in _batches(model, feed, CHUNK, 1 if common else feed.count):
-            clock.set(seed=seed, row=0 if common else start * CHUNK)
-            columns[:, start : start + batch.rows] = _summary(_log_weights(model, batch, samples))
-            if progress is not None:
-                progress(start + batch.rows, feed.count)
-    finally:
-        clock.set(step=before[STEP], cursor=before[CURSOR], row=before[ROW], seed=before[SEED])
+    for start, batch in sampled_batches(model, feed, seed, common):
+        columns[:, start : start + batch.rows] = _summary(_log_weights(model, batch, samples))
+        if progress is not None:
+            progress(start + batch.rows, feed.count)
     return ImportanceSample(*columns)
 
 
-def _log_weights(model: Model, batch: Batch, samples: int) -> np.ndarray:
-    """log w (B, K) float64 for the images in batch.x, drawn CHUNK at a time; the encoder runs once.
+def sampled_batches(model: Model, feed: Feed, seed: int, common: bool = False) -> Iterator[tuple[int, Batch]]:
+    """(start, batch) over a feed with CHUNK rows per image, the noise addressed for `draws_of`; see `common` above."""
+    clock = model.eval_clock
+    before = clock.get()
+    try:
+        for start, batch in _batches(model, feed, CHUNK, 1 if common else feed.count):
+            clock.set(seed=seed, row=0 if common else start * CHUNK)
+            yield start, batch
+    finally:
+        clock.set(step=before[STEP], cursor=before[CURSOR], row=before[ROW], seed=before[SEED])
 
+
+def draws_of(model: Model, batch: Batch, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """−log p(x|z_k) and log p(z_k) − log q(z_k|x), both (B, K) float64, for the images in batch.x.
+
+    K draws z_k ~ q(z|x), CHUNK at a time; the encoder runs once.
     With z = z_mean + exp(z_log_sigma) · eps: log p(z) − log q(z|x) = Σ_latent z_log_sigma + ½ eps² − ½ z².
     """
     twins, get = batch.twins, model.device.get
     h = model.encoded(batch)
     log_sigma = get(h)[:, model.latent_dim :].sum(axis=1, dtype=np.float64)  # (B,)
-    log_w = np.empty((batch.rows, -(-samples // CHUNK) * CHUNK))
+    nll, log_ratio = np.empty((2, batch.rows, -(-samples // CHUNK) * CHUNK))
     for first in range(0, samples, CHUNK):
         model.eval_clock.set(step=FIRST_STEP + first // CHUNK)
         z = twins["latent"].forward(h)
-        nll = twins["likelihood"].forward(model.decoded(batch, z), batch.x)
+        cost = get(twins["likelihood"].forward(model.decoded(batch, z), batch.x))
         eps, z = get(twins["latent"].eps).astype(np.float64), get(z).astype(np.float64)
-        ratio = 0.5 * (eps * eps - z * z).sum(axis=1) - get(nll)  # (B·CHUNK,)
-        log_w[:, first : first + CHUNK] = ratio.reshape(batch.rows, CHUNK) + log_sigma[:, None]
-    return log_w[:, :samples]
+        density = 0.5 * (eps * eps - z * z).sum(axis=1)  # (B·CHUNK,)
+        nll[:, first : first + CHUNK] = cost.reshape(batch.rows, CHUNK)
+        log_ratio[:, first : first + CHUNK] = density.reshape(batch.rows, CHUNK) + log_sigma[:, None]
+    return nll[:, :samples], log_ratio[:, :samples]
+
+
+def _log_weights(model: Model, batch: Batch, samples: int) -> np.ndarray:
+    """log w (B, K) float64 for the images in batch.x."""
+    nll, log_ratio = draws_of(model, batch, samples)
+    return log_ratio - nll
 
 
 def _summary(log_w: np.ndarray) -> tuple[np.ndarray, ...]:

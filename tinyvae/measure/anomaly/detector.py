@@ -10,15 +10,13 @@ import numpy as np
 
 from ...config import require_choice, require_int
 from ...errors import DataError
-from ...kernels.clock import CURSOR, ROW, SEED, STEP
 from ...layers import Latent
 from ...models import Model
 from ...training.step import Feed
-from ..evaluate import CHUNK, FIRST_STEP, log_mean_exp
+from ..evaluate import CHUNK, draws_of, log_mean_exp, sampled_batches
 from ..latent_space import nearest
 
 BLOCK_ROWS = 4096  # images reconstructed at a time
-BATCH_PIXELS = 2**21  # decoder outputs held at a time
 SMOOTHING = 0.05  # standard deviation of the smoothing, in sides of an image: 1.4 pixels of 28
 TINY = 1e-12  # a distance of 0 has a logarithm then
 
@@ -122,30 +120,13 @@ def draws(model: Model, images: np.ndarray, samples: int, seed: int = 0) -> tupl
 
     The draws are those of `evaluate.importance_sampling`: addressed by place, whatever the batch size.
     """
-    feed, clock = Feed(model, model.as_images(images)), model.eval_clock
-    before, rows = clock.get(), max(1, BATCH_PIXELS // (CHUNK * int(np.prod(model.image_shape))))
-    chunks = -(-samples // CHUNK)
-    nll, ratio, kl = np.empty((feed.count, chunks * CHUNK)), np.empty((feed.count, chunks * CHUNK)), []
-    try:
-        for start in range(0, feed.count, rows):
-            batch = model.batch("evaluate", min(rows, feed.count - start), CHUNK)
-            twins, get, part = batch.twins, model.device.get, slice(start, start + batch.rows)
-            clock.set(cursor=start, row=start * CHUNK, seed=seed)
-            feed.fill(batch)
-            h = twins["encoder"].forward(batch.x)
-            log_sigma = get(h)[:, model.latent_dim :].sum(axis=1, dtype=np.float64)
-            for chunk in range(chunks):
-                clock.set(step=FIRST_STEP + chunk)
-                z, column = twins["latent"].forward(h), slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-                cost = get(twins["likelihood"].forward(twins["decoder"].forward(z), batch.x))
-                z, eps = get(z).astype(np.float64), get(twins["latent"].eps).astype(np.float64)
-                density = 0.5 * (eps * eps - z * z).sum(axis=1)
-                nll[part, column] = cost.reshape(batch.rows, CHUNK)
-                ratio[part, column] = density.reshape(batch.rows, CHUNK) + log_sigma[:, None]
-            kl.append(get(batch.kl).sum(axis=1, dtype=np.float64))
-    finally:
-        clock.set(step=before[STEP], cursor=before[CURSOR], row=before[ROW], seed=before[SEED])
-    return nll[:, :samples], ratio[:, :samples], np.concatenate(kl)
+    nll, log_ratio, kl = [], [], []
+    for _, batch in sampled_batches(model, Feed(model, model.as_images(images)), seed):
+        found = draws_of(model, batch, samples)
+        nll.append(found[0])
+        log_ratio.append(found[1])
+        kl.append(model.device.get(batch.kl).sum(axis=1, dtype=np.float64))
+    return np.concatenate(nll), np.concatenate(log_ratio), np.concatenate(kl)
 
 
 def equal_norm(images: np.ndarray, rms: float = 1 / 7) -> np.ndarray:
