@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from tinyvae import gradcheck, gradcheck_fn, kernels
+from tinyvae.check.meaning import MEANINGS as MEANINGS_OF_MODELS
+from tinyvae.check.meaning_layers import LAYER_MEANINGS, UNIT_NORM
+from tinyvae.check.meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
+from tinyvae.check.meaning_ops import OP_MEANINGS
 from tinyvae.check.museum import (
     EXHIBITS,
     catch,
@@ -17,13 +21,14 @@ from tinyvae.check.museum import (
     wrong_functions,
 )
 from tinyvae.check.museum.exhibit import Exhibit
-from tinyvae.check.table import run_check
+from tinyvae.check.table import checks, run_check
 from tinyvae.errors import TinyvaeError
 from tinyvae.kernels import OPS
 from tinyvae.layers import Dense, Flatten
 
 ALL = [pytest.param(e, id=e.name) for e in EXHIBITS]
 HEALTHY = {}
+NAMES = {m.name for m in (*MEANINGS_OF_MODELS, *OP_MEANINGS, *LAYER_MEANINGS, *LIKELIHOOD_MEANINGS, AIM, UNIT_NORM)}
 
 # The bugs that keep coming back in this field, and where they hang.
 BUGS = {
@@ -67,6 +72,39 @@ def test_no_gradient_check_sees_it(bug):
         with planted(bug):
             assert run_check(check, "numpy", 0).ok, f"{check.name} sees {bug.name}: it is not hidden"
     assert find(bug)[0].group == "meaning"
+
+
+def spoiled(name):
+    """The op with a little error in all that it writes."""
+    op, right = OPS[name], kernels.COLUMNS["numpy"][name]
+
+    def wrong(*arguments):
+        right(*arguments)
+        for arg, array in zip(op.args, arguments, strict=True):
+            if arg.role in ("out", "inout") and array.size:
+                array[...] = array * 1.05 + 0.05 if array.dtype.kind == "f" else array ^ array.dtype.type(1)
+
+    return wrong
+
+
+def checked_by(check):
+    return [e for e in EXHIBITS if set(e.places) & set(check.places)]
+
+
+MEANINGS = [check for check in checks() if check.name in NAMES]
+
+
+@pytest.mark.parametrize("check", MEANINGS, ids=lambda check: check.name)
+def test_every_check_of_meaning_can_fail(check):
+    """With an error in one of the ops that it looks at, or with an exhibit."""
+    ops = [name for name in check.places if name in kernels.COLUMNS["numpy"]]
+    wrong = [Exhibit("spoiled", f"{name} is a little wrong.", {name: spoiled(name)}) for name in ops]
+    wrong += checked_by(check)
+    for one in wrong:
+        with planted(one):
+            if not run_check(check, "numpy", 0).ok:
+                return
+    pytest.fail(f"{check.name} passes whatever is wrong with {', '.join(ops)}")
 
 
 @pytest.mark.parametrize("bug", ALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -225,17 +226,69 @@ def noise_from_words(device: str) -> str:
     return f"{n} draws of each"
 
 
-def normal_moments(device: str) -> str:
-    """200,000 normals have the moments of N(0, 1), neighbours are uncorrelated."""
-    n = 200_000
-    z = Runner(device)("philox_normal", _counters(seed=5), 16, out=(n // 20, 20)).reshape(-1)
-    moments = {"mean": (z.mean(), 0, 1), "variance": (z.var(), 1, 2), "third": ((z**3).mean(), 0, 15)}
-    moments |= {"fourth": ((z**4).mean(), 3, 96), "neighbours' correlation": ((z[0::2] * z[1::2]).mean(), 0, 2)}
-    moments["correlation of squares"] = ((z[0::2] ** 2 * z[1::2] ** 2).mean(), 1, 16)
-    for name, (found, meant, variance) in moments.items():
-        good = abs(found - meant) <= 5 * math.sqrt(variance / n)
-        require(good, f"the {name} of {n} normals is {found:.4f}, meant is {meant}")
-    return f"mean {z.mean():.4f}, variance {z.var():.4f}"
+N = 200_000
+_erf = np.vectorize(math.erf)
+
+
+def _drawn(run: Runner, op: str, step: int = 0, stream: int = 16, seed: int = 5) -> np.ndarray:
+    return np.asarray(run(op, _counters(step=step, seed=seed), stream, out=(N // 100, 100)))
+
+
+def _kolmogorov(sample: np.ndarray, cdf: Callable[[np.ndarray], np.ndarray]) -> float:
+    """√n · the largest distance between the sample's distribution and `cdf`; above 1.95 with probability 0.001."""
+    ordered = np.sort(sample.ravel())
+    steps, values = np.arange(ordered.size + 1) / ordered.size, cdf(ordered)
+    return math.sqrt(ordered.size) * float(max(np.abs(values - steps[1:]).max(), np.abs(values - steps[:-1]).max()))
+
+
+def _moments(name: str, sample: np.ndarray, meant: dict[str, tuple[float, float, float]]) -> None:
+    """{moment: (found, meant, variance of one term)}: each within four standard errors."""
+    for moment, (found, right, variance) in meant.items():
+        good = abs(found - right) <= 4 * math.sqrt(variance / N)
+        require(good, f"the {moment} of {N} {name} is {found:.4f}, meant is {right:.4g}")
+
+
+def uniform_statistics(device: str) -> str:
+    """200,000 uniforms lie in [0, 1), with the moments and the distribution of the uniform."""
+    u = _drawn(Runner(device), "philox_uniform")
+    require(bool(u.min() >= 0 and u.max() < 1), f"uniforms lie between {u.min():.6g} and {u.max():.6g}, not in [0, 1)")
+    _moments("uniforms", u, {"mean": (u.mean(), 0.5, 1 / 12), "variance": (u.var(), 1 / 12, 1 / 180)})
+    distance = _kolmogorov(u, lambda a: a)
+    require(distance <= 1.95, f"{N} uniforms are not uniformly distributed: Kolmogorov's distance is {distance:.2f}")
+    return f"mean {u.mean():.4f}, distance {distance:.2f}"
+
+
+def normal_statistics(device: str) -> str:
+    """200,000 normals have the moments and the distribution of N(0, 1); the radius ends at √(48 ln 2)."""
+    z = _drawn(Runner(device), "philox_normal")
+    moments = {"mean": (z.mean(), 0.0, 1.0), "second moment": ((z**2).mean(), 1.0, 2.0)}
+    moments |= {"third moment": ((z**3).mean(), 0.0, 15.0), "fourth moment": ((z**4).mean(), 3.0, 96.0)}
+    require(bool(np.isfinite(z).all()), "a normal is not finite")
+    _moments("normals", z, moments)
+    distance = _kolmogorov(z, lambda a: 0.5 * (1 + _erf(a / math.sqrt(2))))
+    require(distance <= 1.95, f"{N} normals are not normally distributed: Kolmogorov's distance is {distance:.2f}")
+    require(bool(4 < np.abs(z).max() < 5.8), f"the largest of {N} normals is {np.abs(z).max():.3g}, not 4 to 5.8")
+    return f"mean {z.mean():.4f}, variance {z.var():.4f}, distance {distance:.2f}"
+
+
+def normals_are_uncorrelated(device: str) -> str:
+    """Neither normals nor their squares are correlated with the next, the pair's other half, other steps, streams …"""
+    run = Runner(device)
+    z = _drawn(run, "philox_normal").ravel()
+    others = {
+        "the next": np.roll(z, 1), "the pair's other half": z.reshape(-1, 2)[:, ::-1].ravel(),
+        "the next block": np.roll(z, 4), "the next step": _drawn(run, "philox_normal", step=1).ravel(),
+        "the next stream": _drawn(run, "philox_normal", stream=17).ravel(),
+        "the next seed": _drawn(run, "philox_normal", seed=6).ravel(),
+    }  # fmt: skip
+    for name, other in others.items():
+        for power in (1, 2):
+            a, b = z**power, other**power
+            correlation = ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())
+            # products of the pair's halves are counted twice
+            good = abs(correlation) <= 4 * math.sqrt(2 / N)
+            require(bool(good), f"a normal and that of {name}, to the power {power}: correlation {correlation:.4f}")
+    return f"{len(others)} neighbours"
 
 
 # ---------------------------------------------------------------------------------------------- batches
@@ -273,6 +326,15 @@ def binarised(device: str) -> str:
     )
     turned = draw(1, 0, order[::-1].copy())
     require(np.array_equal(still, turned[::-1]), "static binarisation depends on the order: draws belong to the image")
+    grey = np.arange(256, dtype=np.uint8)[None].repeat(2000, axis=0)
+    for source, scale in ((grey, 1 / 255), (grey / 255, 1.0)):
+        order = np.arange(len(grey), dtype=np.int64)
+        share = run("gather_binary", source, order, _counters(3), scale, 2, 1, x=grey.shape).mean(axis=0)
+        require(share[0] == 0 and share[255] == 1, "black must never be on, and white always")
+        p = np.arange(1, 255) / 255
+        z = (share[1:-1] - p) / np.sqrt(p * (1 - p) / len(grey))
+        good = np.abs(z).max() < 4 and abs((z**2).mean() - 1) < 4 * math.sqrt(2 / 254)
+        require(bool(good), f"a grey value is on {np.abs(z).max():.2f} standard errors off its probability")
     return f"on with frequency {shares}"
 
 
@@ -286,7 +348,9 @@ OP_MEANINGS: tuple[Meaning, ...] = (
     Meaning(
         "draws from words", ("philox_uniform", "philox_normal", "philox_bernoulli"), noise_from_words
     ),
-    Meaning("moments of normals", ("philox_normal",), normal_moments),
+    Meaning("uniforms", ("philox_uniform",), uniform_statistics),
+    Meaning("normals", ("philox_normal",), normal_statistics),
+    Meaning("normals are uncorrelated", ("philox_normal",), normals_are_uncorrelated),
     Meaning("gather", ("gather",), gather_in_order),
     Meaning("binarisation", ("gather_binary",), binarised),
 )  # fmt: skip

@@ -65,7 +65,7 @@ def layer_structure(make: MakeHarness, layer: Layer, where: str, seed: int) -> F
     _repeatable(found, harness, y, grad_y, first)
     _harmless(found, harness, grad_y)
     _no_memory(found, make, harness, grad_y, rng)
-    _zero(found, harness, y.shape)
+    _linear(found, harness, y.shape, rng)
     if harness.parameters():
         _weight_grad(found, make, grad_y, first[1], rng)
     if isinstance(layer, LINEAR) and getattr(layer, "act", IDENTITY) == IDENTITY:
@@ -120,13 +120,21 @@ def _no_memory(found: Findings, make: MakeHarness, harness: LayerHarness, grad_y
     found.note("no memory", same_bits(results[0], results[1]), cause)
 
 
-def _zero(found: Findings, harness: LayerHarness, shape: tuple[int, ...]) -> None:
+def _linear(found: Findings, harness: LayerHarness, shape: tuple[int, ...], rng: Any) -> None:
+    """Without a KL weight, backward is linear in grad_y: zero for zero, and B(a − 100 b) = B(a) − 100 B(b)."""
+
+    def gradients(grad_y: np.ndarray) -> list[np.ndarray]:
+        harness.fill_grads()
+        harness.forward()
+        return [g for g in (*harness.backward(grad_y), *harness.grads().values()) if g is not None]
+
     harness.set_kl_weight(0.0)
-    harness.fill_grads()
-    harness.forward()
-    grads = [g for g in (*harness.backward(np.zeros(shape)), *harness.grads().values()) if g is not None]
     cause = "a zero upstream gradient must give zero gradients; something is added that does not belong to it"
-    found.note("zero in, zero out", not any(np.any(g) for g in grads), cause)
+    found.note("zero in, zero out", not any(np.any(g) for g in gradients(np.zeros(shape))), cause)
+    a, b = rng.standard_normal((2, *shape))
+    of_a, of_b, of_both = gradients(a), gradients(b), gradients(a - 100 * b)
+    same = [np.allclose(g, x - 100 * y, rtol=1e-9, atol=1e-9) for g, x, y in zip(of_both, of_a, of_b, strict=True)]
+    found.note("linear in grad_y", all(same), "backward(a − 100 b) is not backward(a) − 100 backward(b)")
 
 
 def _weight_grad(found: Findings, make: MakeHarness, grad_y: np.ndarray, written: dict, rng: Any) -> None:

@@ -38,9 +38,7 @@ class Arg:
     choices: tuple[str, ...] = ()
 
 
-def In(
-    name: str, *dims: str, dtype: str = "float", optional: bool = False, draw: str = "normal"
-) -> Arg:
+def In(name: str, *dims: str, dtype: str = "float", optional: bool = False, draw: str = "normal") -> Arg:
     """An array that is read."""
     return Arg(name, "in", dims, dtype, optional, draw)
 

@@ -149,6 +149,10 @@ def one_stream(counters: Array, stream: int, out: Array) -> None:
     right.philox_normal(counters, 0, out)
 
 
+def one_stream_of_bits(counters: Array, stream: int, out: Array) -> None:
+    right.philox_bits(counters, 0, out)
+
+
 def cosine_twice(counters: Array, stream: int, out: Array) -> None:
     right.philox_normal(counters, stream, out)
     pairs = out.shape[1] // 2 * 2
@@ -198,7 +202,7 @@ SUPPLY = (
     Exhibit(
         "one-stream-for-all",
         "Every noisy layer draws from the same stream: two latent layers move together.",
-        {"philox_normal": one_stream},
+        {"philox_normal": one_stream, "philox_bits": one_stream_of_bits},
     ),
     Exhibit(
         "cosine-twice",

@@ -93,9 +93,7 @@ def _objective_terms(a):
 
 
 def _examples(**options):
-    return three_examples(
-        {"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 20, "R": 100, "L": 50}, **options
-    )
+    return three_examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 20, "R": 100, "L": 50}, **options)
 
 
 _H, _EPS, _Z, _NLL = In("h", "B", "2*L"), In("eps", "R", "L"), In("z", "R", "L"), In("nll", "R")

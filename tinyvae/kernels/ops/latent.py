@@ -55,9 +55,7 @@ def _latent_grad_terms(a):
     return {"grad_h": np.hstack([grad_z.sum(1) + weight * mean, (grad_z * eps).sum(1) * np.exp(log_sigma) + down])}
 
 
-_EXAMPLES = three_examples(
-    {"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20}
-)
+_EXAMPLES = three_examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20})
 
 OPS = (
     Op(

@@ -118,9 +118,7 @@ def _add_noise_terms(a):
 
 def _examples(width, **options):
     """width: of the largest example's rows."""
-    return three_examples(
-        {"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": width}, stream=16, **options
-    )
+    return three_examples({"R": 1, "width": 1}, {"R": 5, "width": 7}, {"R": 128, "width": width}, stream=16, **options)
 
 
 _STREAM, _OUT = Option("stream"), Out("out", "R", "width")

@@ -64,9 +64,7 @@ def _aimed_objective_terms(a):
     return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
 
 
-_EXAMPLES = three_examples(
-    {"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20}
-)
+_EXAMPLES = three_examples({"B": 1, "R": 1, "L": 1}, {"B": 3, "R": 9, "L": 7}, {"B": 128, "R": 128, "L": 20})
 
 OPS = (
     Op(

@@ -85,7 +85,7 @@ def tick(plan, counters, rates):
     beta = plan[clock.BETA] * (1.0 if plan[clock.CAPACITY] > 0 else ramp)
     players = (plan.size - clock.PLAN_HEAD) // clock.PLAN
     for p in range(players):
-        row, rate = plan[clock.PLAN_HEAD + p * clock.PLAN :][:clock.PLAN], rates[p * clock.RATES :][:clock.RATES]
+        row, rate = plan[clock.PLAN_HEAD + p * clock.PLAN :][: clock.PLAN], rates[p * clock.RATES :][: clock.RATES]
         t = (step - 1) // int(row[clock.EVERY]) + 1
         warm = row[clock.LR_WARMUP]
         scale = min(1.0, t / warm) if warm > 0 else 1.0
