@@ -13,8 +13,8 @@ from tinyvae.check.meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
 from tinyvae.check.meaning_ops import OP_MEANINGS
 from tinyvae.check.museum import (
     EXHIBITS,
-    catch,
     checks_for,
+    detect,
     exhibit,
     find,
     planted,
@@ -150,8 +150,8 @@ def test_wrong_ops_are_called_like_the_right_ones(bug):
         assert list(inspect.signature(wrong).parameters) == [arg.name for arg in OPS[name].args]
 
 
-def test_catch_tells_the_story():
-    text = catch(exhibit("variance-for-sigma"))
+def test_detect_reports_the_story():
+    text = detect(exhibit("variance-for-sigma"))
     assert "variance-for-sigma: caught by the meaning check “variance of z”" in text
     assert "exp(2 z_log_sigma)" in text
 
@@ -159,7 +159,7 @@ def test_catch_tells_the_story():
 def test_what_no_check_catches_is_an_error():
     harmless = Exhibit("harmless", "Nothing is wrong.", {"silu": kernels.COLUMNS["numpy"]["silu"]})
     with pytest.raises(TinyvaeError, match="no check caught harmless"):
-        catch(harmless)
+        detect(harmless)
 
 
 def test_planting_ends_with_its_context():

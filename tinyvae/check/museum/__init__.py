@@ -1,14 +1,14 @@
 """The bug museum: mistakes that people make in variational autoencoders, each planted and caught by a shipped check."""
 
-from .catch import catch, checks_for, find
+from .detect import checks_for, detect, find
 from .exhibit import Exhibit, planted
-from .further_layers import FURTHER_LAYERS
+from .functions import WrongFunction, wrong_functions
 from .gradients import GRADIENTS
 from .machinery import MACHINERY
 from .objectives import OBJECTIVES
-from .plain import WrongFunction, wrong_functions
+from .spectral import SPECTRAL
 
-EXHIBITS: tuple[Exhibit, ...] = (*GRADIENTS, *FURTHER_LAYERS, *OBJECTIVES, *MACHINERY)
+EXHIBITS: tuple[Exhibit, ...] = (*GRADIENTS, *SPECTRAL, *OBJECTIVES, *MACHINERY)
 
 
 def exhibit(name: str) -> Exhibit:
@@ -21,14 +21,14 @@ def exhibit(name: str) -> Exhibit:
 
 __all__ = [
     "EXHIBITS",
-    "FURTHER_LAYERS",
     "GRADIENTS",
     "MACHINERY",
     "OBJECTIVES",
+    "SPECTRAL",
     "Exhibit",
     "WrongFunction",
-    "catch",
     "checks_for",
+    "detect",
     "exhibit",
     "find",
     "planted",

@@ -38,6 +38,12 @@ class Exhibit:
         return kernels.Kernels("numpy", {**kernels.COLUMNS["numpy"], **self.ops}, unchecked)
 
 
+def op_exhibit(hidden: bool = False, **ops: Callable[..., None]) -> Exhibit:
+    """The exhibit of wrong ops: the first one is named after it, and its docstring is the story."""
+    first = next(iter(ops.values()))
+    return Exhibit(first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split()), ops, hidden=hidden)
+
+
 @contextmanager
 def planted(exhibit: Exhibit) -> Iterator[Exhibit]:
     """Inside this context every layer and model that is built on the numpy device has the mistake.

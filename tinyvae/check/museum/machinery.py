@@ -1,4 +1,4 @@
-"""Exhibits of the third room: optimisers, clock, random numbers, batches, and arrays that are handed out."""
+"""Exhibits: optimisers, clock, random numbers, batches, and arrays that are handed out."""
 
 from __future__ import annotations
 
@@ -6,56 +6,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...kernels import load
-from ...kernels.clock import (
-    BATCH_SIZE,
-    BETA,
-    BETA1,
-    BETA2,
-    BETA_WARMUP,
-    CLIP,
-    CORRECTION1,
-    CORRECTION2,
-    CURSOR,
-    LR,
-    NORM,
-    PLAN,
-    PLAN_HEAD,
-    RATES,
-    SEED,
-    STEP,
-)
+from ...kernels import clock, load
 from ...models import VAE
-from .exhibit import Array, Exhibit
+from .exhibit import Array, Exhibit, op_exhibit
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
 # ---------------------------------------------------------------------------------------------- optimisers
 
 
-def uncorrected(
+def no_bias_correction(
     grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
 ) -> None:
+    """Adam without 1 / (1 − βᵗ): the first steps are three times too long, later all is well."""
     plain = rates.copy()
-    plain[[CORRECTION1, CORRECTION2]] = 1
+    plain[[clock.CORRECTION1, clock.CORRECTION2]] = 1
     right.adam(grads, plain, beta1, beta2, eps, values, m, v)
 
 
 def eps_under_the_root(
     grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
 ) -> None:
+    """√(v + eps) for √v + eps: with eps = 1e-8 small gradients hardly move anything."""
     still = values.copy()
     right.adam(grads, rates, beta1, beta2, eps, still, m, v)
-    values -= rates[LR] * rates[CORRECTION1] * m / np.sqrt(v * rates[CORRECTION2] + eps)
+    values -= rates[clock.LR] * rates[clock.CORRECTION1] * m / np.sqrt(v * rates[clock.CORRECTION2] + eps)
 
 
-def unclipped_variance(
+def clip_for_one_moment(
     grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
 ) -> None:
-    g = grads * rates[CLIP]
+    """The first moment takes the clipped gradient, the second the unclipped one."""
+    g = grads * rates[clock.CLIP]
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * grads**2
-    values -= rates[LR] * rates[CORRECTION1] * m / (np.sqrt(v * rates[CORRECTION2]) + eps)
+    values -= rates[clock.LR] * rates[clock.CORRECTION1] * m / (np.sqrt(v * rates[clock.CORRECTION2]) + eps)
 
 
 def frozen_rate() -> Callable[..., None]:
@@ -65,87 +50,66 @@ def frozen_rate() -> Callable[..., None]:
     def adam(
         grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
     ) -> None:
-        first.append(float(rates[LR]))
+        first.append(float(rates[clock.LR]))
         frozen = rates.copy()
-        frozen[LR] = first[0]
+        frozen[clock.LR] = first[0]
         right.adam(grads, frozen, beta1, beta2, eps, values, m, v)
 
     return adam
 
 
 def always_rescaled(grads: Array, max_norm: float, work: Array, rates: Array) -> None:
+    """max_norm / norm without min(1, ·): small gradients are blown up to the norm that was meant as
+    a limit."""
     right.grad_norm(grads, max_norm, work, rates)
     if max_norm > 0:
-        rates[CLIP] = max_norm / rates[NORM]
+        rates[clock.CLIP] = max_norm / rates[clock.NORM]
 
 
-def largest_element(grads: Array, max_norm: float, work: Array, rates: Array) -> None:
-    rates[NORM] = np.abs(grads).max()
-    rates[CLIP] = min(1.0, max_norm / rates[NORM]) if max_norm > 0 else 1.0
+def largest_element_for_norm(grads: Array, max_norm: float, work: Array, rates: Array) -> None:
+    """Clipping by the largest element, or per tensor: another direction, another algorithm."""
+    rates[clock.NORM] = np.abs(grads).max()
+    rates[clock.CLIP] = min(1.0, max_norm / rates[clock.NORM]) if max_norm > 0 else 1.0
 
 
-def steps_of_the_epoch(plan: Array, counters: Array, rates: Array) -> None:
+def count_restarts(plan: Array, counters: Array, rates: Array) -> None:
+    """Adam's step count starts anew at each epoch: the moments are corrected as if they were young."""
     right.tick(plan, counters, rates)
-    t = int(counters[CURSOR]) // int(plan[BATCH_SIZE]) + 1
-    for p in range((plan.size - PLAN_HEAD) // PLAN):
-        row, rate = plan[PLAN_HEAD + p * PLAN :][:PLAN], rates[p * RATES :][:RATES]
-        rate[CORRECTION1], rate[CORRECTION2] = 1 / (1 - row[BETA1] ** t), 1 / (1 - row[BETA2] ** t)
+    t = int(counters[clock.CURSOR]) // int(plan[clock.BATCH_SIZE]) + 1
+    for p in range((plan.size - clock.PLAN_HEAD) // clock.PLAN):
+        row, rate = plan[clock.PLAN_HEAD + p * clock.PLAN :][: clock.PLAN], rates[p * clock.RATES :][: clock.RATES]
+        rate[clock.CORRECTION1] = 1 / (1 - row[clock.BETA1] ** t)
+        rate[clock.CORRECTION2] = 1 / (1 - row[clock.BETA2] ** t)
 
 
-def endless_warmup(plan: Array, counters: Array, rates: Array) -> None:
+def warmup_never_ends(plan: Array, counters: Array, rates: Array) -> None:
+    """beta · step / warmup without min(1, ·): the KL weight grows through the whole run."""
     right.tick(plan, counters, rates)
-    players = (plan.size - PLAN_HEAD) // PLAN
-    if plan[BETA_WARMUP] > 0:
-        rates[players * RATES :] = plan[BETA] * int(counters[STEP]) / plan[BETA_WARMUP]
+    players = (plan.size - clock.PLAN_HEAD) // clock.PLAN
+    if plan[clock.BETA_WARMUP] > 0:
+        rates[players * clock.RATES :] = plan[clock.BETA] * int(counters[clock.STEP]) / plan[clock.BETA_WARMUP]
 
 
 OPTIMISER = (
-    Exhibit(
-        "no-bias-correction",
-        "Adam without 1 / (1 − βᵗ): the first steps are three times too long, later all is well.",
-        {"adam": uncorrected},
-    ),
-    Exhibit(
-        "eps-under-the-root",
-        "√(v + eps) for √v + eps: with eps = 1e-8 small gradients hardly move anything.",
-        {"adam": eps_under_the_root},
-    ),
-    Exhibit(
-        "clip-for-one-moment",
-        "The first moment takes the clipped gradient, the second the unclipped one.",
-        {"adam": unclipped_variance},
-    ),
+    op_exhibit(adam=no_bias_correction),
+    op_exhibit(adam=eps_under_the_root),
+    op_exhibit(adam=clip_for_one_moment),
     Exhibit(
         "learning-rate-frozen",
         "The learning rate is a number of the host, fixed when the step was recorded: the schedule does nothing.",
         {"adam": frozen_rate()},
     ),
-    Exhibit(
-        "always-rescaled",
-        "max_norm / norm without min(1, ·): small gradients are blown up to the norm that was meant as a limit.",
-        {"grad_norm": always_rescaled},
-    ),
-    Exhibit(
-        "largest-element-for-norm",
-        "Clipping by the largest element, or per tensor: another direction, another algorithm.",
-        {"grad_norm": largest_element},
-    ),
-    Exhibit(
-        "count-restarts",
-        "Adam's step count starts anew at each epoch: the moments are corrected as if they were young.",
-        {"tick": steps_of_the_epoch},
-    ),
-    Exhibit(
-        "warmup-never-ends",
-        "beta · step / warmup without min(1, ·): the KL weight grows through the whole run.",
-        {"tick": endless_warmup},
-    ),
+    op_exhibit(grad_norm=always_rescaled),
+    op_exhibit(grad_norm=largest_element_for_norm),
+    op_exhibit(tick=count_restarts),
+    op_exhibit(tick=warmup_never_ends),
 )
 
 # ---------------------------------------------------------------------------------------------- noise and batches
 
 
-def one_stream(counters: Array, stream: int, out: Array) -> None:
+def one_stream_for_all(counters: Array, stream: int, out: Array) -> None:
+    """Every noisy layer draws from the same stream: two latent layers move together."""
     right.philox_normal(counters, 0, out)
 
 
@@ -154,36 +118,44 @@ def one_stream_of_bits(counters: Array, stream: int, out: Array) -> None:
 
 
 def cosine_twice(counters: Array, stream: int, out: Array) -> None:
+    """Box–Muller with the cosine in both lanes: each normal comes twice, neighbouring latents are
+    equal."""
     right.philox_normal(counters, stream, out)
     pairs = out.shape[1] // 2 * 2
     out[:, 1:pairs:2] = out[:, 0:pairs:2]
 
 
-def seed_cut(counters: Array, stream: int, out: Array) -> None:
+def seed_cut_to_32_bits(counters: Array, stream: int, out: Array) -> None:
+    """The key's upper half is dropped: seeds that differ only there give the same run."""
     half = counters.copy()
-    half[SEED] = counters[SEED] & np.uint64(0xFFFFFFFF)
+    half[clock.SEED] = counters[clock.SEED] & np.uint64(0xFFFFFFFF)
     right.philox_bits(half, stream, out)
 
 
-def biased_draw(p: Array, counters: Array, stream: int, out: Array) -> None:
+def draw_turned_round(p: Array, counters: Array, stream: int, out: Array) -> None:
+    """1 where uniform ≥ p: the negative of the picture, and at p = ½ nobody sees it."""
     right.philox_bernoulli(p, counters, stream, out)
     out[...] = 1 - out
 
 
 def order_ignored(images: Array, order: Array, counters: Array, scale: float, x: Array) -> None:
+    """The shuffled order is made and never used: every epoch sees the same batches."""
     right.gather(images, np.arange(len(order)), counters, scale, x)
 
 
 def thresholded(
     images: Array, order: Array, counters: Array, scale: float, stream: int, dynamic: int, x: Array
 ) -> None:
+    """x > ½ for a draw with probability x: another data set, with a far better likelihood."""
     right.gather(images, order, counters, scale, x)
     x[...] = x > 0.5
 
 
-def redrawn_each_visit(
+def static_redrawn(
     images: Array, order: Array, counters: Array, scale: float, stream: int, dynamic: int, x: Array
 ) -> None:
+    """Static binarisation that draws at each visit: figures cannot be compared with those of the
+    fixed set."""
     right.gather_binary(images, order, counters, scale, stream, 1, x)
 
 
@@ -199,41 +171,13 @@ def shared_buffer(self: VAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
 
 
 SUPPLY = (
-    Exhibit(
-        "one-stream-for-all",
-        "Every noisy layer draws from the same stream: two latent layers move together.",
-        {"philox_normal": one_stream, "philox_bits": one_stream_of_bits},
-    ),
-    Exhibit(
-        "cosine-twice",
-        "Box–Muller with the cosine in both lanes: each normal comes twice, neighbouring latents are equal.",
-        {"philox_normal": cosine_twice},
-    ),
-    Exhibit(
-        "seed-cut-to-32-bits",
-        "The key's upper half is dropped: seeds that differ only there give the same run.",
-        {"philox_bits": seed_cut},
-    ),
-    Exhibit(
-        "draw-turned-round",
-        "1 where uniform ≥ p: the negative of the picture, and at p = ½ nobody sees it.",
-        {"philox_bernoulli": biased_draw},
-    ),
-    Exhibit(
-        "order-ignored",
-        "The shuffled order is made and never used: every epoch sees the same batches.",
-        {"gather": order_ignored},
-    ),
-    Exhibit(
-        "thresholded",
-        "x > ½ for a draw with probability x: another data set, with a far better likelihood.",
-        {"gather_binary": thresholded},
-    ),
-    Exhibit(
-        "static-redrawn",
-        "Static binarisation that draws at each visit: figures cannot be compared with those of the fixed set.",
-        {"gather_binary": redrawn_each_visit},
-    ),
+    op_exhibit(philox_normal=one_stream_for_all, philox_bits=one_stream_of_bits),
+    op_exhibit(philox_normal=cosine_twice),
+    op_exhibit(philox_bits=seed_cut_to_32_bits),
+    op_exhibit(philox_bernoulli=draw_turned_round),
+    op_exhibit(gather=order_ignored),
+    op_exhibit(gather_binary=thresholded),
+    op_exhibit(gather_binary=static_redrawn),
     Exhibit(
         "buffer-handed-out",
         "encode returns the layer's own buffer: the user's first result changes at the second call.",

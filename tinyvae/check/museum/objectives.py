@@ -7,7 +7,7 @@ import numpy as np
 from ...kernels import load
 from ...kernels.ops.likelihood import LOG_2PI
 from ...models import Batch, Model
-from .exhibit import Array, Exhibit
+from .exhibit import Array, Exhibit, op_exhibit
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -26,6 +26,9 @@ def per_image(rows: Array, B: int) -> Array:
 
 
 def variance_for_sigma(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    """exp(log-variance) taken for the standard deviation, with the matching gradient: published in
+    several libraries. The samples are blurred more than q says, and no gradient check can see
+    it."""
     right.latent(h, eps, z, kl)
     mean, log_sigma = halves(h)
     per_image(z, len(h))[...] = mean[:, None] + np.exp(2 * log_sigma)[:, None] * per_image(eps, len(h))
@@ -39,6 +42,8 @@ def variance_for_sigma_back(h: Array, eps: Array, grad_z: Array, kl_weight: Arra
 
 
 def kl_of_log_variance(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    """z drawn with exp(z_log_sigma), the KL taken from a formula for log-variances: consistent, but
+    of another q."""
     right.latent(h, eps, z, kl)
     mean, log_sigma = halves(h)
     kl[...] = -0.5 * (1 + log_sigma - mean * mean - np.exp(log_sigma))
@@ -51,6 +56,8 @@ def kl_of_log_variance_back(h: Array, eps: Array, grad_z: Array, kl_weight: Arra
 
 
 def kl_negative(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    """½ Σ (1 + 2 z_log_sigma − …) without its minus: the loss falls for ever while the codes run
+    away."""
     right.latent(h, eps, z, kl)
     kl *= -1
 
@@ -59,7 +66,9 @@ def kl_negative_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad
     right.latent_grad(h, eps, grad_z, -kl_weight, grad_h)
 
 
-def kl_mean(h: Array, eps: Array, z: Array, kl: Array) -> None:
+def kl_mean_over_latents(h: Array, eps: Array, z: Array, kl: Array) -> None:
+    """The reconstruction summed over pixels, the KL averaged over latents: beta is 1/20 and nobody
+    chose it."""
     right.latent(h, eps, z, kl)
     kl /= kl.shape[1]
 
@@ -69,22 +78,27 @@ def kl_mean_back(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: 
 
 
 def kl_not_averaged(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """The KL's gradient without 1/B: beta grows with the batch size, and the posterior collapses."""
     right.latent_grad(h, eps, grad_z, kl_weight * len(h), grad_h)
 
 
 def kl_pulls_away(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """The sign of z_mean in the KL's gradient turned round: codes are pushed away from the prior."""
     right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
     L = h.shape[1] // 2
     grad_h[:, :L] -= 2 * kl_weight / len(h) * h[:, :L]
 
 
 def kl_single_exponent(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """exp(z_log_sigma) − 1 for exp(2 z_log_sigma) − 1: half of the formula for log-variances."""
     right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
     log_sigma, L = halves(h)[1], h.shape[1] // 2
     grad_h[:, L:] += kl_weight / len(h) * (np.expm1(log_sigma) - np.expm1(2 * log_sigma))
 
 
 def sigma_left_out(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """dz/dz_log_sigma = eps, without exp(z_log_sigma): right at the start, where z_log_sigma is
+    near 0."""
     right.latent_grad(h, eps, grad_z, kl_weight, grad_h)
     log_sigma, L = halves(h)[1], h.shape[1] // 2
     pathwise = (per_image(grad_z, len(h)) * per_image(eps, len(h))).sum(axis=1)
@@ -92,91 +106,43 @@ def sigma_left_out(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h
 
 
 def path_cut(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """z sampled without the reparameterisation: z_log_sigma learns from the KL alone and returns to
+    0."""
     right.latent_grad(h, np.zeros_like(eps), grad_z, kl_weight, grad_h)
 
 
-def other_noise(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+def backward_draws_again(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """The backward pass draws noise of its own instead of using the noise of the forward pass."""
     again = np.random.default_rng(0).standard_normal(eps.shape)
     right.latent_grad(h, again.astype(eps.dtype), grad_z, kl_weight, grad_h)
 
 
 def first_sample_only(h: Array, eps: Array, grad_z: Array, kl_weight: Array, grad_h: Array) -> None:
+    """With k samples per image the gradient of the first one is kept; with k = 1 all is well."""
     only = np.zeros_like(grad_z)
     per_image(only, len(h))[:, 0] = per_image(grad_z, len(h))[:, 0]
     right.latent_grad(h, eps, only, kl_weight, grad_h)
 
 
-def fresh_noise(counters: Array, stream: int, out: Array) -> None:
+def noise_redrawn(counters: Array, stream: int, out: Array) -> None:
+    """Noise from a generator with hidden state: f(x + h) and f(x − h) see different noise, and a
+    resumed run is another run."""
     out[...] = np.random.default_rng().standard_normal(out.shape)
 
 
 LATENT = (
-    Exhibit(
-        "variance-for-sigma",
-        "exp(log-variance) taken for the standard deviation, with the matching gradient: published in several "
-        "libraries. The samples are blurred more than q says, and no gradient check can see it.",
-        {"latent": variance_for_sigma, "latent_grad": variance_for_sigma_back},
-        hidden=True,
-    ),
-    Exhibit(
-        "kl-of-log-variance",
-        "z drawn with exp(z_log_sigma), the KL taken from a formula for log-variances: consistent, but of another q.",
-        {"latent": kl_of_log_variance, "latent_grad": kl_of_log_variance_back},
-        hidden=True,
-    ),
-    Exhibit(
-        "kl-negative",
-        "½ Σ (1 + 2 z_log_sigma − …) without its minus: the loss falls for ever while the codes run away.",
-        {"latent": kl_negative, "latent_grad": kl_negative_back},
-        hidden=True,
-    ),
-    Exhibit(
-        "kl-mean-over-latents",
-        "The reconstruction summed over pixels, the KL averaged over latents: beta is 1/20 and nobody chose it.",
-        {"latent": kl_mean, "latent_grad": kl_mean_back},
-        hidden=True,
-    ),
-    Exhibit(
-        "kl-not-averaged",
-        "The KL's gradient without 1/B: beta grows with the batch size, and the posterior collapses.",
-        {"latent_grad": kl_not_averaged},
-    ),
-    Exhibit(
-        "kl-pulls-away",
-        "The sign of z_mean in the KL's gradient turned round: codes are pushed away from the prior.",
-        {"latent_grad": kl_pulls_away},
-    ),
-    Exhibit(
-        "kl-single-exponent",
-        "exp(z_log_sigma) − 1 for exp(2 z_log_sigma) − 1: half of the formula for log-variances.",
-        {"latent_grad": kl_single_exponent},
-    ),
-    Exhibit(
-        "sigma-left-out",
-        "dz/dz_log_sigma = eps, without exp(z_log_sigma): right at the start, where z_log_sigma is near 0.",
-        {"latent_grad": sigma_left_out},
-    ),
-    Exhibit(
-        "path-cut",
-        "z sampled without the reparameterisation: z_log_sigma learns from the KL alone and returns to 0.",
-        {"latent_grad": path_cut},
-    ),
-    Exhibit(
-        "backward-draws-again",
-        "The backward pass draws noise of its own instead of using the noise of the forward pass.",
-        {"latent_grad": other_noise},
-    ),
-    Exhibit(
-        "first-sample-only",
-        "With k samples per image the gradient of the first one is kept; with k = 1 all is well.",
-        {"latent_grad": first_sample_only},
-    ),
-    Exhibit(
-        "noise-redrawn",
-        "Noise from a generator with hidden state: f(x + h) and f(x − h) see different noise, and a resumed run "
-        "is another run.",
-        {"philox_normal": fresh_noise},
-    ),
+    op_exhibit(hidden=True, latent=variance_for_sigma, latent_grad=variance_for_sigma_back),
+    op_exhibit(hidden=True, latent=kl_of_log_variance, latent_grad=kl_of_log_variance_back),
+    op_exhibit(hidden=True, latent=kl_negative, latent_grad=kl_negative_back),
+    op_exhibit(hidden=True, latent=kl_mean_over_latents, latent_grad=kl_mean_back),
+    op_exhibit(latent_grad=kl_not_averaged),
+    op_exhibit(latent_grad=kl_pulls_away),
+    op_exhibit(latent_grad=kl_single_exponent),
+    op_exhibit(latent_grad=sigma_left_out),
+    op_exhibit(latent_grad=path_cut),
+    op_exhibit(latent_grad=backward_draws_again),
+    op_exhibit(latent_grad=first_sample_only),
+    op_exhibit(philox_normal=noise_redrawn),
 )
 
 # ---------------------------------------------------------------------------------------------- likelihoods
@@ -188,6 +154,8 @@ def target_of(outputs: Array, x: Array) -> Array:
 
 
 def sigmoid_then_log(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """log(sigmoid(logits)) in two steps: exact until a logit passes 37, then log(0). It ends some
+    night in NaN."""
     target = target_of(logits, x)
     with np.errstate(all="ignore"):
         p = 1 / (1 + np.exp(-logits))
@@ -197,12 +165,16 @@ def sigmoid_then_log(logits: Array, x: Array, row_scale: Array, nll: Array, grad
 
 
 def mean_over_pixels(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """The library's default reduction: nats per pixel. Beside a summed KL, beta is 784 and nobody
+    chose it."""
     right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
     nll /= logits.shape[1]
     grad_logits /= logits.shape[1]
 
 
 def sigmoid_derivative_again(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """(p − x) · p (1 − p): the habit from squared errors. The cross-entropy has cancelled that
+    factor already."""
     right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
     if grad_logits.size:
         p = 1 / (1 + np.exp(-logits))
@@ -210,100 +182,75 @@ def sigmoid_derivative_again(logits: Array, x: Array, row_scale: Array, nll: Arr
 
 
 def target_minus_p(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """x − p, the gradient of the log-likelihood, where the loss is its negative."""
     right.bernoulli_nll(logits, x, row_scale, nll, grad_logits)
     grad_logits *= -1
 
 
 def row_scale_ignored(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """The gradient without the rows' weights: not averaged over the batch, and an IWAE's weights
+    are lost."""
     right.bernoulli_nll(logits, x, np.ones_like(row_scale), nll, grad_logits)
 
 
 def rows_tiled(logits: Array, x: Array, row_scale: Array, nll: Array, grad_logits: Array) -> None:
+    """np.tile for np.repeat: with k samples, row r is scored against image r % B. With k = 1 it is
+    right."""
     right.bernoulli_nll(logits, np.tile(x, (len(logits) // len(x), 1)), row_scale, nll, grad_logits)
 
 
 def constants_left_out(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+    """log sigma + ½ log 2π dropped, as it has no gradient: likelihoods of different sigma cannot be
+    compared."""
     right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
     nll -= mean.shape[1] * (np.log(sigma) + 0.5 * LOG_2PI)
 
 
-def sigma_ignored(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+def sigma_squared_forgotten(
+    mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array
+) -> None:
+    """mean − x without 1/sigma². With sigma = 1, the usual test, it is right."""
     right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
     grad_mean *= sigma**2
 
 
 def square_not_halved(mean: Array, x: Array, row_scale: Array, sigma: float, nll: Array, grad_mean: Array) -> None:
+    """2 (mean − x), the derivative of the square, where the forward pass has half the square."""
     right.gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean)
     grad_mean *= 2
 
 
 LIKELIHOOD = (
-    Exhibit(
-        "sigmoid-then-log",
-        "log(sigmoid(logits)) in two steps: exact until a logit passes 37, then log(0). It ends some night in NaN.",
-        {"bernoulli_nll": sigmoid_then_log},
-        hidden=True,
-    ),
-    Exhibit(
-        "mean-over-pixels",
-        "The library's default reduction: nats per pixel. Beside a summed KL, beta is 784 and nobody chose it.",
-        {"bernoulli_nll": mean_over_pixels},
-        hidden=True,
-    ),
-    Exhibit(
-        "sigmoid-derivative-again",
-        "(p − x) · p (1 − p): the habit from squared errors. The cross-entropy has cancelled that factor already.",
-        {"bernoulli_nll": sigmoid_derivative_again},
-    ),
-    Exhibit(
-        "target-minus-p",
-        "x − p, the gradient of the log-likelihood, where the loss is its negative.",
-        {"bernoulli_nll": target_minus_p},
-    ),
-    Exhibit(
-        "row-scale-ignored",
-        "The gradient without the rows' weights: not averaged over the batch, and an IWAE's weights are lost.",
-        {"bernoulli_nll": row_scale_ignored},
-    ),
-    Exhibit(
-        "rows-tiled",
-        "np.tile for np.repeat: with k samples, row r is scored against image r % B. With k = 1 it is right.",
-        {"bernoulli_nll": rows_tiled},
-        hidden=True,
-    ),
-    Exhibit(
-        "constants-left-out",
-        "log sigma + ½ log 2π dropped, as it has no gradient: likelihoods of different sigma cannot be compared.",
-        {"gaussian_nll": constants_left_out},
-        hidden=True,
-    ),
-    Exhibit(
-        "sigma-squared-forgotten",
-        "mean − x without 1/sigma². With sigma = 1, the usual test, it is right.",
-        {"gaussian_nll": sigma_ignored},
-    ),
-    Exhibit(
-        "square-not-halved",
-        "2 (mean − x), the derivative of the square, where the forward pass has half the square.",
-        {"gaussian_nll": square_not_halved},
-    ),
+    op_exhibit(hidden=True, bernoulli_nll=sigmoid_then_log),
+    op_exhibit(hidden=True, bernoulli_nll=mean_over_pixels),
+    op_exhibit(bernoulli_nll=sigmoid_derivative_again),
+    op_exhibit(bernoulli_nll=target_minus_p),
+    op_exhibit(bernoulli_nll=row_scale_ignored),
+    op_exhibit(hidden=True, bernoulli_nll=rows_tiled),
+    op_exhibit(hidden=True, gaussian_nll=constants_left_out),
+    op_exhibit(gaussian_nll=sigma_squared_forgotten),
+    op_exhibit(gaussian_nll=square_not_halved),
 )
 
 # ---------------------------------------------------------------------------------------------- objective
 
 
 def mean_of_batch_means(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    """An epoch's figure as the mean over batches: the last, ragged batch counts as much as a full
+    one."""
     before = sums.copy()
     right.objective(nll, kl, kl_weight, sums, metrics)
     sums[:3], sums[3] = before[:3] + metrics, before[3] + 1
 
 
 def summed_over_batch(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    """The loss summed over the batch, its gradient averaged: a larger batch looks worse."""
     right.objective(nll, kl, kl_weight, sums, metrics)
     metrics *= len(kl)
 
 
-def beta_in_kl(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+def beta_in_the_kl(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics: Array) -> None:
+    """The logged KL has beta in it, so that neg_elbo = recon + kl is no bound any more."""
     right.objective(nll, kl, kl_weight, sums, metrics)
     metrics[2] = metrics[0] - metrics[1]
 
@@ -318,21 +265,9 @@ def evaluation_without_beta(self: Model, batch: Batch) -> None:
 
 
 OBJECTIVE = (
-    Exhibit(
-        "mean-of-batch-means",
-        "An epoch's figure as the mean over batches: the last, ragged batch counts as much as a full one.",
-        {"objective": mean_of_batch_means},
-    ),
-    Exhibit(
-        "summed-over-batch",
-        "The loss summed over the batch, its gradient averaged: a larger batch looks worse.",
-        {"objective": summed_over_batch},
-    ),
-    Exhibit(
-        "beta-in-the-kl",
-        "The logged KL has beta in it, so that neg_elbo = recon + kl is no bound any more.",
-        {"objective": beta_in_kl},
-    ),
+    op_exhibit(objective=mean_of_batch_means),
+    op_exhibit(objective=summed_over_batch),
+    op_exhibit(objective=beta_in_the_kl),
     Exhibit(
         "two-objectives",
         "Training and evaluation compute the loss in two functions, and only one of them knows beta.",

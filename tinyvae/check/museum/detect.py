@@ -1,4 +1,4 @@
-"""Runs the shipped checks on a planted mistake and tells which one caught it, and how."""
+"""Runs the shipped checks on a planted mistake and reports which one caught it, and how."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find(exhibit: Exhibit, seed: int = 0) -> tuple[Check, Line]:
     raise TinyvaeError(f"no check caught {exhibit.name}: {exhibit.story}")
 
 
-def catch(exhibit: Exhibit, seed: int = 0) -> str:
+def detect(exhibit: Exhibit, seed: int = 0) -> str:
     """Which check caught the exhibit, and what it said; a TinyvaeError if none did."""
     check, line = find(exhibit, seed)
     return f"{exhibit.name}: caught by the {check.group} check “{check.name}”.\n  {line.failures[0]}"
