@@ -50,7 +50,7 @@ STATES = {  # name: (module, what of it a test must leave as it was); a module t
     "NumPy's handling of errors": ("numpy", lambda np: np.geterr()),
     "NumPy's random state": ("numpy", lambda np: np.random.get_state()[1].tobytes()),
     "Numba's number of threads": ("numba.np.ufunc.parallel", lambda _: of_numba(sys.modules["numba"])),
-    "Matplotlib's rcParams": ("matplotlib", lambda matplotlib: dict(matplotlib.rcParams)),
+    "Matplotlib's rcParams": ("matplotlib", lambda matplotlib: dict.copy(matplotlib.rcParams)),
     "PyTorch's gradients, dtype or threads": ("torch", of_torch),
     "scikit-learn's configuration": ("sklearn", lambda sklearn: sklearn.get_config()),
     "JAX's 64 bits": ("jax", lambda jax: jax.config.jax_enable_x64),
