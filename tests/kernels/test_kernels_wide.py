@@ -145,7 +145,7 @@ LISTS = {  # columns beyond the fewest, in vectors and numbers; depth K
     "a number more": (0, 1, 70),
     "a number less than a vector more": (1, -1, 67),
     "whole vectors": (7, 0, 65),
-    "two stretches and a half": (1.5 * sparse.WIDE, 3, 90),
+    "two strips and a half": (1.5 * sparse.WIDE, 3, 90),
     "as deep as a list": (2, 0, sparse.DEEP),
     "deeper than a list": (2, 0, sparse.DEEP + 77),
     "three blocks, ragged": (sparse.WIDE, 0, 2 * sparse.DEEP + 1),
@@ -206,7 +206,7 @@ def test_lists(name, place, shape, dtype, ways):
     for nonzero, listed in ((0.2, True), (1.0, False)):
         lengths, arguments, A = list_case(name, shape, dtype, nonzero, **options)
         N = arguments[-1 if name != "dense_grad_w" else 1].shape[1]
-        assert sparse.worth(arguments[0], N, A.shape[1]) is listed
+        assert sparse.pays(arguments[0], N, A.shape[1]) is listed
         check(name, lengths, arguments, dtype)
         assert ways.pop() == (LISTED[name] if listed else "product")
         assert not ways
@@ -242,20 +242,20 @@ def test_when_lists_are_not_made(dtype):
     A = np.zeros((-(-product.SMALL // (K * N)), K), dtype)
     few = int(sparse.SHARE * A.size)
     A.reshape(-1)[:few] = 1
-    assert sparse.worth(A, N, K) is True
-    assert sparse.worth(A, N - 1, K) is False
-    assert sparse.worth(A[: len(A) // 2], N, K) is False
+    assert sparse.pays(A, N, K) is True
+    assert sparse.pays(A, N - 1, K) is False
+    assert sparse.pays(A[: len(A) // 2], N, K) is False
     deep = np.zeros((product.SMALL // (sparse.DEEP * N) + 1, sparse.DEEP + 1), dtype)
-    assert sparse.worth(deep, N, sparse.DEEP + 1) is True
-    assert sparse.worth(deep, N + 1, sparse.DEEP + 1) is False
+    assert sparse.pays(deep, N, sparse.DEEP + 1) is True
+    assert sparse.pays(deep, N + 1, sparse.DEEP + 1) is False
     A.reshape(-1)[few] = np.nan
-    assert sparse.worth(A, N, K) is False
+    assert sparse.pays(A, N, K) is False
 
 
 @DTYPES
 def test_the_lists_have_stretches_of_both_widths(dtype):
     columns = [narrowest(dtype) + int(vectors) * lanes_of(dtype) + numbers for vectors, numbers, _ in LISTS.values()]
-    assert {sparse.stretch(N, np.dtype(dtype).itemsize) for N in columns} == {sparse.WIDE, sparse.SLIM}
+    assert {sparse.strip_for(N, np.dtype(dtype).itemsize) for N in columns} == {sparse.WIDE, sparse.SLIM}
 
 
 def test_gradients_that_are_added_go_by_the_tile(ways):
@@ -352,7 +352,7 @@ def test_scratch_of_exactly_the_stated_size(name, shape, dtype, monkeypatch):
 @DTYPES
 @pytest.mark.parametrize("name", PRODUCTS[1:])
 def test_scratch_of_lists(name, dtype, ways):
-    for shape in ("a number more", "two stretches and a half"):
+    for shape in ("a number more", "two strips and a half"):
         lengths, arguments, A = list_case(name, shape, dtype)
         work = next(a for arg, a in zip(OPS[name].args, arguments, strict=True) if arg.role == "work")
         assert work.size == OPS[name].work_size(*shapes_of(name, arguments)) >= A.size * (name == "dense_grad_w")
@@ -381,7 +381,7 @@ def thread_cases():
             yield name, shape, example_at(name, shape, np.float32)
     for name in PRODUCTS:
         yield name, DENSE, example_at(name, DENSE, np.float32)
-        for shape in ("two stretches and a half", "deeper than a list"):
+        for shape in ("two strips and a half", "deeper than a list"):
             options = {"act": RELU} if name == "dense" else {}
             yield name, *list_case(name, shape, np.float32, **options)[:2]
 

@@ -115,6 +115,7 @@ def kept(make: Callable[[bool], Any], config: Any, folder: Path | None, announce
     finally:
         config.CACHE_DIR = before
     files = dispatcher._cache
+    files._index_key = lambda types, code: (types, code.magic_tuple(), described(dispatcher))
     load, save, compile_for = files.load_overload, files.save_overload, dispatcher.compile
     if folder is not None:
         _share(files._cache_file, folder)

@@ -1,18 +1,11 @@
-"""Activations: each number by itself, in one pass over memory.
-
-Every op is a loop over a part of its arrays, and a small Python function that runs it on the whole, or on parts side by
-side where there is enough work to pay for entering a parallel region. Parts do not depend on the number of threads, nor
-does any number on the part it is in.
-"""
+"""Activations: each number by itself, in one pass over memory."""
 
 from __future__ import annotations
 
-from numba import prange
-
 from ..ops.activation import ELU, LEAKY_RELU, LEAKY_SLOPE, RELU, SIGMOID, SOFTPLUS, TANH
-from .engine.compile import jit, parallel
-from .engine.parts import HEAVY, LIGHT, chunks, part
-from .engine.sums import _copy
+from .engine.compile import inner
+from .engine.parts import CHUNK, HEAVY, LIGHT, in_parts
+from .engine.sums import copy
 from .engine.vector_math import expm1, muladd, sigmoid, softplus, tanh, typed
 
 
@@ -49,7 +42,7 @@ def _elu(real, F):
     return elu
 
 
-@jit
+@inner
 def apply_activation(y, act):
     """y ← act(y) in place. y: (n,), contiguous. One loop per activation, so that each becomes vector code."""
     if act == RELU:
@@ -72,31 +65,26 @@ def apply_activation(y, act):
             y[i] = softplus(y[i])
 
 
-@jit
-def _activate(x, act, y):
-    _copy(x, y)
-    apply_activation(y, act)
-
-
-@parallel
-def _activate_parts(x, act, y):
-    for c in prange(chunks(y.size)):
-        _activate(part(x, c), act, part(y, c))
+@in_parts(CHUNK, pays=HEAVY)
+def _activate(first, last, x, act, y):
+    copy(x[first:last], y[first:last])
+    apply_activation(y[first:last], act)
 
 
 def activate(x, act, y):
-    """reference.activate: a copy, activated while it is in the cache."""
-    (_activate_parts if y.size >= HEAVY else _activate)(x, act, y)
+    """ops.activation.activate: a copy, activated while it is in the cache."""
+    _activate(y.size, y.size, x, act, y)
 
 
 def finish(y, act):
-    """y ← act(y), any shape, where the tile has not done it: it knows the identity and ReLU."""
+    """y ← act(y), any shape, where the product has not done it: it applies the identity and ReLU itself."""
     if act > RELU:
         activate(y.reshape(-1), act, y.reshape(-1))
 
 
-@jit
-def _act_grad(y, act, grad):
+@in_parts(CHUNK, pays=LIGHT)
+def _act_grad(first, last, y, act, grad):
+    y, grad = y[first:last], grad[first:last]
     real = y.dtype.type
     zero, one, slope = real(0), real(1), real(LEAKY_SLOPE)
     if act == RELU:
@@ -119,48 +107,32 @@ def _act_grad(y, act, grad):
             grad[i] *= -expm1(-y[i])
 
 
-@parallel
-def _act_grad_parts(y, act, grad):
-    for c in prange(chunks(y.size)):
-        _act_grad(part(y, c), act, part(grad, c))
-
-
 def act_grad(y, act, grad):
-    """reference.act_grad in one pass, a loop for each activation."""
-    (_act_grad_parts if y.size >= LIGHT else _act_grad)(y, act, grad)
+    """ops.activation.act_grad in one pass, a loop for each activation."""
+    _act_grad(y.size, y.size, y, act, grad)
 
 
-@jit
-def _silu(x, y):
+@in_parts(CHUNK, pays=HEAVY)
+def _silu(first, last, x, y):
+    x, y = x[first:last], y[first:last]
     for i in range(y.size):
         y[i] = x[i] * sigmoid(x[i])
 
 
-@parallel
-def _silu_parts(x, y):
-    for c in prange(chunks(y.size)):
-        _silu(part(x, c), part(y, c))
-
-
 def silu(x, y):
-    """reference.silu in one pass."""
-    (_silu_parts if y.size >= HEAVY else _silu)(x, y)
+    """ops.activation.silu in one pass."""
+    _silu(y.size, y.size, x, y)
 
 
-@jit
-def _silu_grad(x, grad):
+@in_parts(CHUNK, pays=HEAVY)
+def _silu_grad(first, last, x, grad):
+    x, grad = x[first:last], grad[first:last]
     one = x.dtype.type(1)
     for i in range(x.size):
         s = sigmoid(x[i])
         grad[i] *= s * muladd(x[i], one - s, one)
 
 
-@parallel
-def _silu_grad_parts(x, grad):
-    for c in prange(chunks(x.size)):
-        _silu_grad(part(x, c), part(grad, c))
-
-
 def silu_grad(x, grad):
-    """reference.silu_grad in one pass, the sigmoid computed anew."""
-    (_silu_grad_parts if x.size >= HEAVY else _silu_grad)(x, grad)
+    """ops.activation.silu_grad in one pass, the sigmoid computed anew."""
+    _silu_grad(x.size, x.size, x, grad)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from ..clock import CURSOR, ROW, SEED, STEP
-from .engine.compile import jit, parallel
+from .. import clock
+from .engine.compile import inner, jit
+from .engine.parts import in_parts
 from .engine.philox import PAYS, below
 
 INTERPRETED = ("gather",)
 MANY = 1 << 18  # numbers from which threads pay, where each is only copied
 
 
-@jit
+@inner
 def chosen(images, order, counters, b):
     """The image for row b of a batch, or −1 where the order or the set is too short: such a row becomes NaN."""
-    place = np.int64(counters[CURSOR]) + b
+    place = np.int64(counters[clock.CURSOR]) + b
     image = order[place] if 0 <= place < order.size else -1
     return image if 0 <= image < images.shape[0] else -1
 
 
-@jit
-def _gather(images, order, counters, scale, x, first, last):
+@in_parts(1, pays=MANY)
+def _gather(first, last, images, order, counters, scale, x):
     real = x.dtype.type
     factor = real(scale)
     for b in range(first, last):
@@ -35,55 +35,37 @@ def _gather(images, order, counters, scale, x, first, last):
                 row[i] = real(source[i]) * factor
 
 
-@parallel
-def _gather_parts(images, order, counters, scale, x):
-    for b in prange(x.shape[0]):
-        _gather(images, order, counters, scale, x, b, b + 1)
-
-
 def gather(images, order, counters, scale, x):
-    """reference.gather, row by row."""
-    if x.size >= MANY:
-        _gather_parts(images, order, counters, scale, x)
-    else:
-        _gather(images, order, counters, scale, x, 0, x.shape[0])
+    """ops.batches.gather, row by row."""
+    _gather(x.shape[0], x.size, images, order, counters, scale, x)
 
 
-@jit
-def _gather_binary(images, order, counters, scale, stream, dynamic, x, first, last):
-    P, seed = np.uint64(x.shape[1]), counters[SEED]
+@in_parts(1, pays=PAYS)
+def _gather_binary(first, last, images, order, counters, scale, stream, dynamic, x):
+    P, seed = np.uint64(x.shape[1]), counters[clock.SEED]
     for b in range(first, last):
         image, row = chosen(images, order, counters, b), x[b]
         if image < 0:
             row[:] = x.dtype.type(np.nan)
         elif dynamic:
-            position = (counters[ROW] + np.uint64(b)) * P
-            below(position, counters[STEP], stream, seed, images[image], scale, row)
+            position = (counters[clock.ROW] + np.uint64(b)) * P
+            below(position, counters[clock.STEP], stream, seed, images[image], scale, row)
         else:
             below(np.uint64(image) * P, np.uint64(0), stream, seed, images[image], scale, row)
 
 
-@parallel
-def _gather_binary_parts(images, order, counters, scale, stream, dynamic, x):
-    for b in prange(x.shape[0]):
-        _gather_binary(images, order, counters, scale, stream, dynamic, x, b, b + 1)
-
-
 def gather_binary(images, order, counters, scale, stream, dynamic, x):
-    """reference.gather_binary, row by row; bytes are compared in float64, as there."""
+    """ops.batches.gather_binary, row by row; bytes are compared in float64, as there."""
     scale = float(scale) if images.dtype == np.uint8 else images.dtype.type(scale)
-    if x.size >= PAYS:
-        _gather_binary_parts(images, order, counters, scale, stream, dynamic, x)
-    else:
-        _gather_binary(images, order, counters, scale, stream, dynamic, x, 0, x.shape[0])
+    _gather_binary(x.shape[0], x.size, images, order, counters, scale, stream, dynamic, x)
 
 
 @jit
 def gather_labels(labels, order, counters, y):
-    """reference_layers.gather_labels; a row becomes NaN where order, set or classes are too short for it."""
+    """ops.batches.gather_labels; a row becomes NaN where order, set or classes are too short for it."""
     real = y.dtype.type
     for b in range(y.shape[0]):
-        place = np.int64(counters[CURSOR]) + b
+        place = np.int64(counters[clock.CURSOR]) + b
         image = order[place] if 0 <= place < order.size else -1
         label = labels[image] if 0 <= image < labels.size else -1
         y[b, :] = real(0) if 0 <= label < y.shape[1] else real(np.nan)

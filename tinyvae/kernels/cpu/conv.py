@@ -5,48 +5,38 @@ It knows threads and scratch; windows.py knows windows, conv_grad_x.py and conv_
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
 from ..ops.activation import RELU
 from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
 from .activation import finish
 from .dense import bias_grad
-from .engine.compile import jit, parallel
+from .engine.compile import jit
 from .engine.conv_grad_w import backward_w
 from .engine.conv_grad_x import backward_x, backward_x_narrow
+from .engine.parts import in_tasks
 from .engine.product import PANEL_BYTES, SMALL, pack_panels
-from .engine.tile import FROM_BIAS, FROM_ZERO, TALL, VECTOR_BYTES, tile_address
-from .engine.windows import aligned, clear, copy_padded, window_grid
+from .engine.stack import size_of
+from .engine.tile import FROM_BIAS, FROM_ZERO, TALL, Ends, Matrix, tile_address
+from .engine.windows import Grid, Pieces, aligned, clear, copy_padded, window_grid
 
 
-@jit
-def forward_images(tiles, kind, x, packed, b, geometry, relu, y, pad, n0, n1):
-    """y of the images n0 … n1 − 1; pad: the address of this task's padded image."""
+@in_tasks
+def forward_tasks(task, n0, n1, geometry, tiles, kind, x, packed, b, relu, y, pad, apart):
+    """y of the images n0 … n1 − 1; the padded images of the tasks lie `apart` bytes from each other, from `pad` on."""
     _, H, W, C = x.shape
     _, OH, OW, F = y.shape
     KH, KW, sh, sw, ph, pw = geometry
-    size = y.itemsize
-    lanes, wide = VECTOR_BYTES // size, (W + 2 * pw) * C * size
-    clear(kind, lanes, size, pad, (H + 2 * ph) * (W + 2 * pw) * C)
-    start = FROM_BIAS if b.size else FROM_ZERO
+    size, wide = size_of(kind), (W + 2 * pw) * C * size_of(kind)
+    pad += task * apart
+    clear(kind, pad, (H + 2 * ph) * (W + 2 * pw) * C)
+    source, window = Grid(pad, sh * wide, sw * C * size), Pieces(KW * C, KH, wide)
+    ends = Ends(FROM_BIAS if b.size else FROM_ZERO, np.int64(b.ctypes.data), relu)
     for n in range(n0, n1):
-        copy_padded(
-            kind, lanes, size, x.ctypes.data + n * H * W * C * size, H, W * C, pad, wide, ph * wide + pw * C * size
-        )
-        window_grid(
-            tiles, kind, size, lanes, pad, sh * wide, sw * C * size, y.ctypes.data + n * OH * OW * F * size,
-            OW * F * size, F * size, OH, OW, KW * C, KH, wide, packed, F, start, b.ctypes.data, relu,
-        )  # fmt: skip
-
-
-@parallel
-def forward_tasks(tiles, kind, x, packed, b, geometry, relu, y, pad, apart, tasks):
-    """forward_images in pieces of the batch."""
-    B = x.shape[0]
-    for each in prange(tasks):
-        task = np.int64(each)
-        n0, n1 = B * task // tasks, B * (task + 1) // tasks
-        forward_images(tiles, kind, x, packed, b, geometry, relu, y, pad + task * apart, n0, n1)
+        image, first = np.int64(x.ctypes.data) + n * H * W * C * size, ph * wide + pw * C * size
+        copy_padded(kind, image, H, W * C, pad, wide, first)
+        out = Grid(np.int64(y.ctypes.data) + n * OH * OW * F * size, OW * F * size, F * size)
+        window_grid(tiles, kind, source, out, OH, OW, window, packed, F, ends)
 
 
 @jit
@@ -54,10 +44,11 @@ def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
     """conv2d in `tasks` pieces. work: the packed weight, then, `pads` numbers on, the padded images."""
     KH, KW, C, F = w.shape
     kind, size = y.dtype.type(0), y.itemsize
-    K, packed = KH * KW * C, aligned(work)
-    pack_panels(kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, False, 0, K, 0, F, packed, K * PANEL_BYTES)
+    K, packed = KH * KW * C, np.int64(aligned(work))
+    weight = Matrix(np.int64(w.ctypes.data), F * size, 0)
+    pack_panels(kind, weight, 0, K, 0, F, packed, K * PANEL_BYTES)
     pad = packed + pads * size
-    forward_tasks(tiles, kind, x, packed, b, geometry, relu, y, pad, apart * size, tasks)
+    forward_tasks(x.shape[0], tasks, geometry, tiles, kind, x, packed, b, relu, y, pad, apart * size)
 
 
 # The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
@@ -67,12 +58,12 @@ def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
 def _tasks(grad_y, w) -> int:
     """Pieces of the batch: one where the work is small, else an equal share for every thread."""
     threads = min(get_num_threads(), TASKS)
-    worth = grad_y.size * w.size // w.shape[3] >= SMALL
-    return min(threads, grad_y.shape[0]) if worth else 1
+    large = grad_y.size * w.size // w.shape[3] >= SMALL
+    return min(threads, grad_y.shape[0]) if large else 1
 
 
 def conv2d(x, w, b, stride, padding, act, work, y):
-    """reference.conv2d: y = act(windows of x · w + b)."""
+    """ops.conv.conv2d: y = act(windows of x · w + b)."""
     KH, KW, C, F = w.shape
     _, H, W, _ = x.shape
     geometry, apart = (KH, KW, *stride, *padding), room(H + 2 * padding[0], W + 2 * padding[1], C)
@@ -83,7 +74,7 @@ def conv2d(x, w, b, stride, padding, act, work, y):
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
-    """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, scattered, + b)."""
+    """ops.conv.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, scattered, + b)."""
     KH, KW, C, F = w.shape
     _, OH, OW, _ = grad_y.shape
     _, H, W, _ = grad_x.shape
@@ -95,18 +86,16 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
             tiles, grad_y, w, b, geometry, int(act == RELU), work, grad_x, tasks, F * K, apart, patches, TALL * K
         )  # fmt: skip
     else:
-        down = phase_rows(H, OH, KH, stride[0], padding[0])
-        right = phase_rows(W, OW, KW, stride[1], padding[1])
-        before, padded = (down[0], right[0]), (down[1], right[1])
-        backward_x(
-            tiles, grad_y, w, b, geometry, before, padded, int(act == RELU), work, grad_x, tasks, KH * KW * F * up(C),
-            room(*padded, F),
-        )  # fmt: skip
+        above, rows = phase_rows(H, OH, KH, stride[0], padding[0])
+        before, columns = phase_rows(W, OW, KW, stride[1], padding[1])
+        numbers, apart = (*geometry, above, before, rows, columns), room(rows, columns, F)
+        packed = KH * KW * F * up(C)
+        backward_x(tiles, grad_y, w, b, numbers, int(act == RELU), work, grad_x, tasks, packed, apart)
     finish(grad_x, act)
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
-    """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
+    """ops.conv.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
     KH, KW, C, F = grad_w.shape
     _, H, W, _ = x.shape
     B, OH, OW, _ = grad_y.shape

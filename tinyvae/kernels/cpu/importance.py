@@ -1,14 +1,14 @@
-"""Importance weights of an image's draws, their gradient and their objective, image by image.
-It knows rows and latent dimensions; what is drawn and what it costs comes in."""
+"""Importance weights of an image's draws, their gradient and their objective, image by image."""
 
 from __future__ import annotations
 
 import math
 
-from numba import carray, prange
+from numba import carray
 
-from .engine.compile import jit, parallel
-from .engine.sums import _sum
+from .engine.compile import inner, jit
+from .engine.parts import in_parts
+from .engine.sums import sum64
 from .engine.vector_math import add_in_any_order, exp, muladd, stack_array
 
 IMAGES = 4  # images per part
@@ -16,7 +16,7 @@ PAYS = 1 << 16  # latent numbers from which threads pay
 COLUMNS = 64  # latent dimensions taken at a time
 
 
-@jit
+@inner
 def _log_weight(log_sigma, eps, z, kl_weight):
     """Σ_latent kl_weight · (z_log_sigma + ½ eps² − ½ z²) of one row, in float64."""
     total = 0.0
@@ -26,8 +26,8 @@ def _log_weight(log_sigma, eps, z, kl_weight):
     return total
 
 
-@jit
-def _weights(h, eps, z, nll, kl_weight, weight, bound, first, last):
+@in_parts(IMAGES, pays=PAYS)
+def _weights(first, last, h, eps, z, nll, kl_weight, weight, bound):
     real, L, k = weight.dtype.type, eps.shape[1], eps.shape[0] // h.shape[0]
     for b in range(first, last):
         largest = -math.inf
@@ -42,22 +42,12 @@ def _weights(h, eps, z, nll, kl_weight, weight, bound, first, last):
         bound[b] = real(largest + math.log(total / k))
 
 
-@parallel
-def _weights_parts(h, eps, z, nll, kl_weight, weight, bound):
-    B = h.shape[0]
-    for c in prange((B + IMAGES - 1) // IMAGES):
-        _weights(h, eps, z, nll, kl_weight, weight, bound, c * IMAGES, min(B, (c + 1) * IMAGES))
-
-
 def importance_weights(h, eps, z, nll, kl_weight, weight, bound):
-    """reference_layers.importance_weights, image by image."""
-    if z.size >= PAYS:
-        _weights_parts(h, eps, z, nll, kl_weight, weight, bound)
-    else:
-        _weights(h, eps, z, nll, kl_weight, weight, bound, 0, h.shape[0])
+    """ops.importance.importance_weights, image by image."""
+    _weights(h.shape[0], z.size, h, eps, z, nll, kl_weight, weight, bound)
 
 
-@jit
+@inner
 def _path(eps, z, grad_z, weight, share, beta, sigma, grad_mean, grad_log_sigma):
     """Adds the gradient of one row."""
     for i in range(z.size):
@@ -66,7 +56,7 @@ def _path(eps, z, grad_z, weight, share, beta, sigma, grad_mean, grad_log_sigma)
         grad_log_sigma[i] += muladd(path * eps[i], sigma[i], -share * beta[i])
 
 
-@jit
+@inner
 def _path_doubly(eps, z, grad_z, weight, share, beta, sigma, grad_mean, grad_log_sigma):
     """Adds the doubly reparameterised gradient of one row."""
     one = z.dtype.type(1)
@@ -77,8 +67,8 @@ def _path_doubly(eps, z, grad_z, weight, share, beta, sigma, grad_mean, grad_log
         grad_log_sigma[i] = muladd(path * eps[i], sigma[i], grad_log_sigma[i])
 
 
-@jit
-def _grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h, first, last):
+@in_parts(IMAGES, pays=PAYS)
+def _grad(first, last, h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
     real, B, L = h.dtype.type, h.shape[0], eps.shape[1]
     k, per_image = eps.shape[0] // B, h.dtype.type(1 / B)
     sigma, beta = carray(stack_array(real(0), COLUMNS), COLUMNS), carray(stack_array(real(0), COLUMNS), COLUMNS)
@@ -101,26 +91,16 @@ def _grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h, first, last):
                     _path(e, c, g, weight[r], share, weights, s, mean, log_sigma)
 
 
-@parallel
-def _grad_parts(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
-    B = h.shape[0]
-    for c in prange((B + IMAGES - 1) // IMAGES):
-        _grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h, c * IMAGES, min(B, (c + 1) * IMAGES))
-
-
 def importance_grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
-    """reference_layers.importance_grad, image by image; the sums over its rows are kept in grad_h itself."""
-    if z.size >= PAYS:
-        _grad_parts(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h)
-    else:
-        _grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h, 0, h.shape[0])
+    """ops.importance.importance_grad, image by image; the sums over its rows are kept in grad_h itself."""
+    _grad(h.shape[0], z.size, h, eps, z, grad_z, weight, kl_weight, doubly, grad_h)
 
 
 @jit
 def importance_objective(bound, nll, kl, sums, metrics):
-    """reference_layers.importance_objective, all sums in float64."""
+    """ops.importance.importance_objective, all sums in float64."""
     B = bound.size
-    metrics[0], metrics[1], metrics[2] = -_sum(bound) / B, _sum(nll) / nll.size, _sum(kl.reshape(-1)) / B
+    metrics[0], metrics[1], metrics[2] = -sum64(bound) / B, sum64(nll) / nll.size, sum64(kl.reshape(-1)) / B
     for i in range(3):
         sums[i] += B * metrics[i]
     sums[3] += B

@@ -1,8 +1,8 @@
 """Likelihoods: a row of pixels at a time.
 
-A row is taken a stretch at a time: a loop that fills a small array with the pixels' terms, one that sums these, and one
-that writes the gradient. Plain loops become vector code, and a sum that reads what lies on the stack has one order of
-its terms, wherever the arrays stand in memory.
+A row is taken a block of pixels at a time: a loop that fills a small array with the pixels' terms,
+one that sums these, and one that writes the gradient. Plain loops become vector code, and a sum that
+reads what lies on the stack has one order of its terms, wherever the arrays stand in memory.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray, prange
+from numba import carray
 
 from ..ops.likelihood import COTH, LEAST_LOG_SCALE, LEAST_LOG_SIGMA, LEVELS, LOG_2PI, TINY
-from .engine.compile import jit, parallel
-from .engine.parts import HEAVY, LIGHT
+from .engine.compile import inner
+from .engine.parts import HEAVY, LIGHT, in_parts
+from .engine.sums import sum_of
 from .engine.vector_math import (
     add_in_any_order,
     decay,
@@ -32,15 +33,37 @@ from .engine.vector_math import (
 
 INTERPRETED = ("scale_rows",)
 LANES = 16  # maxima kept side by side over the levels of a pixel
-STRETCH = 1024  # pixels of a row whose terms are held, then summed
+BLOCK = 1024  # pixels of a row whose terms are computed, then summed
 
 
-@jit
-def _total(terms):
-    total = terms.dtype.type(0)
-    for i in range(terms.size):
-        total = add_in_any_order(total, terms[i])
-    return total
+def by_rows(terms, gradient, numbers):
+    """The op of a likelihood with `numbers` outputs for each pixel, from two loops over pixels.
+
+    terms(outputs, x, terms) writes a pixel's part of nll to each of `terms`; gradient(outputs, x,
+    scale, grad) writes `scale` times its derivatives by the outputs.
+    """
+    terms, gradient = inner(terms), inner(gradient)
+
+    @in_parts(1, pays=HEAVY)
+    def rows(first, last, outputs, x, row_scale, nll, grad):
+        k, zero = outputs.shape[0] // x.shape[0], outputs.dtype.type(0)
+        buffer = carray(stack_array(zero, BLOCK), BLOCK)
+        for r in range(first, last):
+            total, target = zero, x[r // k]
+            for start in range(0, target.size, BLOCK):
+                end = min(start + BLOCK, target.size)
+                some = buffer[: end - start]
+                terms(outputs[r, numbers * start : numbers * end], target[start:end], some)
+                total += sum_of(some)
+            nll[r] = total
+            if grad.shape[1]:
+                gradient(outputs[r], target, row_scale[r], grad[r])
+
+    def op(outputs, x, row_scale, nll, grad):
+        grad = _or_none(grad, outputs)
+        rows(outputs.shape[0], outputs.size, outputs, x, row_scale, nll, grad)
+
+    return op
 
 
 def _or_none(grad, outputs):
@@ -51,7 +74,7 @@ def _or_none(grad, outputs):
 # ---------------------------------------------------------------------------------------------- Bernoulli
 
 
-@jit
+@inner
 def _bernoulli_value(logits, x):
     """nll of one row."""
     total = zero = logits.dtype.type(0)
@@ -62,17 +85,18 @@ def _bernoulli_value(logits, x):
     return total
 
 
-@jit
+@inner
 def _decays(logits, decays):
     """decays = exp(−|logits|)."""
     for i in range(logits.size):
         decays[i] = decay(logits[i])
 
 
-@jit
+@inner
 def _bernoulli_sum(logits, x, decays):
-    """nll of a stretch. A loop that only reads: one that also stores has a second body for arrays that stand close
-    together in memory, which adds in another order, and then the bits would depend on where the arrays are."""
+    """nll of a block of pixels. A loop that only reads: one that also stores has a second body for
+    arrays that stand close together in memory, which adds in another order, and then the bits would
+    depend on where the arrays are."""
     total = zero = logits.dtype.type(0)
     for i in range(logits.size):
         a = logits[i]
@@ -80,7 +104,7 @@ def _bernoulli_sum(logits, x, decays):
     return total
 
 
-@jit
+@inner
 def _bernoulli_grad(logits, x, decays, scale, grad):
     """grad = scale · (sigmoid(logits) − x)."""
     one = logits.dtype.type(1)
@@ -89,14 +113,14 @@ def _bernoulli_grad(logits, x, decays, scale, grad):
         grad[i] = scale * ((e if logits[i] < 0 else one) / (one + e) - x[i])
 
 
-@jit
+@inner
 def _bernoulli_both(logits, x, scale, grad):
-    """nll of one row, and its gradient: softplus and sigmoid from the same exp(−|logits|), a stretch at a time. Three
+    """nll of one row, and its gradient: softplus and sigmoid from the same exp(−|logits|), a block at a time. Three
     plain loops become vector code; one that does it all did not, and took four times as long."""
     total = logits.dtype.type(0)
-    decays = carray(stack_array(total, STRETCH), STRETCH)
-    for start in range(0, logits.size, STRETCH):
-        end = min(start + STRETCH, logits.size)
+    decays = carray(stack_array(total, BLOCK), BLOCK)
+    for start in range(0, logits.size, BLOCK):
+        end = min(start + BLOCK, logits.size)
         a, target, e = logits[start:end], x[start:end], decays[: end - start]
         _decays(a, e)
         total += _bernoulli_sum(a, target, e)
@@ -104,8 +128,8 @@ def _bernoulli_both(logits, x, scale, grad):
     return total
 
 
-@jit
-def _bernoulli(logits, x, row_scale, nll, grad_logits, first, last):
+@in_parts(1, pays=HEAVY)
+def _bernoulli(first, last, logits, x, row_scale, nll, grad_logits):
     k = logits.shape[0] // x.shape[0]
     for r in range(first, last):
         if grad_logits.shape[1]:
@@ -114,19 +138,10 @@ def _bernoulli(logits, x, row_scale, nll, grad_logits, first, last):
             nll[r] = _bernoulli_value(logits[r], x[r // k])
 
 
-@parallel
-def _bernoulli_parts(logits, x, row_scale, nll, grad_logits):
-    for r in prange(logits.shape[0]):
-        _bernoulli(logits, x, row_scale, nll, grad_logits, np.int64(r), np.int64(r) + 1)
-
-
 def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
-    """reference.bernoulli_nll, value and gradient of a row in one pass over its pixels."""
-    grad = grad_logits if grad_logits.size else logits[:, :0]  # "none" may come in any shape
-    if logits.size >= HEAVY:
-        _bernoulli_parts(logits, x, row_scale, nll, grad)
-    else:
-        _bernoulli(logits, x, row_scale, nll, grad, 0, logits.shape[0])
+    """ops.likelihood.bernoulli_nll, value and gradient of a row in one pass over its pixels."""
+    grad = _or_none(grad_logits, logits)
+    _bernoulli(logits.shape[0], logits.size, logits, x, row_scale, nll, grad)
 
 
 # ---------------------------------------------------------------------------------------------- continuous Bernoulli
@@ -160,7 +175,6 @@ def continuous_mean(real, F):
     return continuous_mean
 
 
-@jit
 def _continuous_terms(logits, x, terms):
     zero = terms.dtype.type(0)
     for i in range(terms.size):
@@ -168,47 +182,18 @@ def _continuous_terms(logits, x, terms):
         terms[i] = muladd(-x[i], a, (a if a > 0 else zero) + log_share(abs(a)))
 
 
-@jit
 def _continuous_grad(logits, x, scale, grad):
     for i in range(grad.size):
         grad[i] = scale * (continuous_mean(logits[i]) - x[i])
 
 
-@jit
-def _continuous(logits, x, row_scale, nll, grad, first, last):
-    k, zero = logits.shape[0] // x.shape[0], logits.dtype.type(0)
-    room = carray(stack_array(zero, STRETCH), STRETCH)
-    for r in range(first, last):
-        total, target = zero, x[r // k]
-        for start in range(0, target.size, STRETCH):
-            end = min(start + STRETCH, target.size)
-            terms = room[: end - start]
-            _continuous_terms(logits[r, start:end], target[start:end], terms)
-            total += _total(terms)
-        nll[r] = total
-        if grad.shape[1]:
-            _continuous_grad(logits[r], target, row_scale[r], grad[r])
-
-
-@parallel
-def _continuous_parts(logits, x, row_scale, nll, grad):
-    for r in prange(logits.shape[0]):
-        _continuous(logits, x, row_scale, nll, grad, np.int64(r), np.int64(r) + 1)
-
-
-def continuous_bernoulli_nll(logits, x, row_scale, nll, grad_logits):
-    """reference_objective.continuous_bernoulli_nll."""
-    grad = _or_none(grad_logits, logits)
-    if logits.size >= HEAVY:
-        _continuous_parts(logits, x, row_scale, nll, grad)
-    else:
-        _continuous(logits, x, row_scale, nll, grad, 0, logits.shape[0])
+continuous_bernoulli_nll = by_rows(_continuous_terms, _continuous_grad, numbers=1)
 
 
 # ---------------------------------------------------------------------------------------------- Gaussian
 
 
-@jit
+@inner
 def _gaussian_row(mean, x, factor, grad):
     """Σ (mean − x)² of one row, and its gradient, factor · (mean − x), unless grad has length 0: a loop each, for what
     _bernoulli_sum says."""
@@ -221,8 +206,8 @@ def _gaussian_row(mean, x, factor, grad):
     return total
 
 
-@jit
-def _gaussian(mean, x, row_scale, sigma, nll, grad_mean, first, last):
+@in_parts(1, pays=LIGHT)
+def _gaussian(first, last, mean, x, row_scale, sigma, nll, grad_mean):
     R, P = mean.shape
     k, real = R // x.shape[0], mean.dtype.type
     constant = P * (math.log(sigma) + 0.5 * LOG_2PI)
@@ -232,23 +217,14 @@ def _gaussian(mean, x, row_scale, sigma, nll, grad_mean, first, last):
         nll[r] = real(squares * (0.5 / sigma**2) + constant)
 
 
-@parallel
-def _gaussian_parts(mean, x, row_scale, sigma, nll, grad_mean):
-    for r in prange(mean.shape[0]):
-        _gaussian(mean, x, row_scale, sigma, nll, grad_mean, r, r + 1)
-
-
 def gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean):
-    """reference.gaussian_nll, value and gradient of a row in one pass over its pixels."""
-    grad = grad_mean if grad_mean.size else mean[:, :0]
-    if mean.size >= LIGHT:
-        _gaussian_parts(mean, x, row_scale, float(sigma), nll, grad)
-    else:
-        _gaussian(mean, x, row_scale, float(sigma), nll, grad, 0, mean.shape[0])
+    """ops.likelihood.gaussian_nll, value and gradient of a row in one pass over its pixels."""
+    grad = _or_none(grad_mean, mean)
+    _gaussian(mean.shape[0], mean.size, mean, x, row_scale, float(sigma), nll, grad)
 
 
-@jit
-def _scalar(mean, x, row_scale, log_sigma, nll, grad, grad_log_sigma, first, last):
+@in_parts(1, pays=LIGHT)
+def _scalar(first, last, mean, x, row_scale, log_sigma, nll, grad, grad_log_sigma):
     R, P = mean.shape
     k, real = R // x.shape[0], mean.dtype.type
     rho = float(log_sigma[0])
@@ -260,22 +236,12 @@ def _scalar(mean, x, row_scale, log_sigma, nll, grad, grad_log_sigma, first, las
             grad_log_sigma[r, 0] = real(row_scale[r] * (P - squares))
 
 
-@parallel
-def _scalar_parts(mean, x, row_scale, log_sigma, nll, grad, grad_log_sigma):
-    for r in prange(mean.shape[0]):
-        _scalar(mean, x, row_scale, log_sigma, nll, grad, grad_log_sigma, np.int64(r), np.int64(r) + 1)
-
-
 def gaussian_scalar_nll(mean, x, row_scale, log_sigma, nll, grad_mean, grad_log_sigma):
-    """reference_objective.gaussian_scalar_nll."""
+    """ops.likelihood.gaussian_scalar_nll."""
     grad, grad_sigma = _or_none(grad_mean, mean), _or_none(grad_log_sigma, mean)
-    if mean.size >= LIGHT:
-        _scalar_parts(mean, x, row_scale, log_sigma, nll, grad, grad_sigma)
-    else:
-        _scalar(mean, x, row_scale, log_sigma, nll, grad, grad_sigma, 0, mean.shape[0])
+    _scalar(mean.shape[0], mean.size, mean, x, row_scale, log_sigma, nll, grad, grad_sigma)
 
 
-@jit
 def _pixel_terms(outputs, x, terms):
     real = terms.dtype.type
     least, half, two, constant = real(LEAST_LOG_SIGMA), real(0.5), real(2), real(0.5 * LOG_2PI)
@@ -285,7 +251,6 @@ def _pixel_terms(outputs, x, terms):
         terms[i] = muladd(half * difference * difference, exp(-two * log_sigma), log_sigma + constant)
 
 
-@jit
 def _pixel_grad(outputs, x, scale, grad):
     real = outputs.dtype.type
     least, one, two = real(LEAST_LOG_SIGMA), real(1), real(2)
@@ -296,39 +261,11 @@ def _pixel_grad(outputs, x, scale, grad):
         grad[2 * i + 1] = scale * (sigmoid(raw) * (one - difference * slope))
 
 
-@jit
-def _pixel(outputs, x, row_scale, nll, grad, first, last):
-    k, zero = outputs.shape[0] // x.shape[0], outputs.dtype.type(0)
-    room = carray(stack_array(zero, STRETCH), STRETCH)
-    for r in range(first, last):
-        total, target = zero, x[r // k]
-        for start in range(0, target.size, STRETCH):
-            end = min(start + STRETCH, target.size)
-            terms = room[: end - start]
-            _pixel_terms(outputs[r, 2 * start : 2 * end], target[start:end], terms)
-            total += _total(terms)
-        nll[r] = total
-        if grad.shape[1]:
-            _pixel_grad(outputs[r], target, row_scale[r], grad[r])
+gaussian_pixel_nll = by_rows(_pixel_terms, _pixel_grad, numbers=2)
 
 
-@parallel
-def _pixel_parts(outputs, x, row_scale, nll, grad):
-    for r in prange(outputs.shape[0]):
-        _pixel(outputs, x, row_scale, nll, grad, np.int64(r), np.int64(r) + 1)
-
-
-def gaussian_pixel_nll(outputs, x, row_scale, nll, grad_outputs):
-    """reference_objective.gaussian_pixel_nll."""
-    grad = _or_none(grad_outputs, outputs)
-    if outputs.size >= HEAVY:
-        _pixel_parts(outputs, x, row_scale, nll, grad)
-    else:
-        _pixel(outputs, x, row_scale, nll, grad, 0, outputs.shape[0])
-
-
-@jit
-def _optimal(mean, x, row_scale, nll, grad, first, last):
+@in_parts(1, pays=LIGHT)
+def _optimal(first, last, mean, x, row_scale, nll, grad):
     R, P = mean.shape
     k, real, least = R // x.shape[0], mean.dtype.type, math.exp(2 * LEAST_LOG_SIGMA)
     for r in range(first, last):
@@ -340,19 +277,10 @@ def _optimal(mean, x, row_scale, nll, grad, first, last):
             _gaussian_row(mean[r], x[r // k], real(row_scale[r] / variance), grad[r])
 
 
-@parallel
-def _optimal_parts(mean, x, row_scale, nll, grad):
-    for r in prange(mean.shape[0]):
-        _optimal(mean, x, row_scale, nll, grad, np.int64(r), np.int64(r) + 1)
-
-
 def gaussian_optimal_nll(mean, x, row_scale, nll, grad_mean):
-    """reference_objective.gaussian_optimal_nll: the squares of a row, and then its gradient."""
+    """ops.likelihood.gaussian_optimal_nll: the squares of a row, and then its gradient."""
     grad = _or_none(grad_mean, mean)
-    if mean.size >= LIGHT:
-        _optimal_parts(mean, x, row_scale, nll, grad)
-    else:
-        _optimal(mean, x, row_scale, nll, grad, 0, mean.shape[0])
+    _optimal(mean.shape[0], mean.size, mean, x, row_scale, nll, grad)
 
 
 # ---------------------------------------------------------------------------------------------- grey levels
@@ -371,7 +299,6 @@ def level_of(real, F):
     return level_of
 
 
-@jit
 def _logistic_terms(outputs, x, terms):
     real = terms.dtype.type
     least, bin, top, zero = real(LEAST_LOG_SCALE), real(1 / (LEVELS - 1)), real(LEVELS - 1), real(0)
@@ -382,12 +309,10 @@ def _logistic_terms(outputs, x, terms):
         centre = muladd(level, bin, -outputs[2 * i])
         share = log_share(bin * rate) + (log_bin - log_scale)
         upper, lower = softplus(-((centre + half) * rate)), softplus((centre - half) * rate)
-        inner = upper + lower - share
-        term = upper if level == zero else inner
+        term = upper if level == zero else upper + lower - share
         terms[i] = lower if level == top else term
 
 
-@jit
 def _logistic_grad(outputs, x, scale, grad):
     real = outputs.dtype.type
     least, bin, top, zero = real(LEAST_LOG_SCALE), real(1 / (LEVELS - 1)), real(LEVELS - 1), real(0)
@@ -398,47 +323,19 @@ def _logistic_grad(outputs, x, scale, grad):
         centre = muladd(level, bin, -outputs[2 * i])
         a, b, d = (centre + half) * rate, (centre - half) * rate, bin * rate
         d = tiny if d < tiny else d
-        up, down, middle = sigmoid(-a), sigmoid(b), d / expm1(d)
-        up = zero if level == top else up
-        down = zero if level == zero else down
+        above, below, middle = sigmoid(-a), sigmoid(b), d / expm1(d)
+        above = zero if level == top else above
+        below = zero if level == zero else below
         middle = zero if level == top else middle
         middle = zero if level == zero else middle
-        grad[2 * i] = scale * ((up - down) * rate)
-        grad[2 * i + 1] = scale * ((a * up - b * down + middle) * sigmoid(raw))
+        grad[2 * i] = scale * ((above - below) * rate)
+        grad[2 * i + 1] = scale * ((a * above - b * below + middle) * sigmoid(raw))
 
 
-@jit
-def _logistic(outputs, x, row_scale, nll, grad, first, last):
-    k, zero = outputs.shape[0] // x.shape[0], outputs.dtype.type(0)
-    room = carray(stack_array(zero, STRETCH), STRETCH)
-    for r in range(first, last):
-        total, target = zero, x[r // k]
-        for start in range(0, target.size, STRETCH):
-            end = min(start + STRETCH, target.size)
-            terms = room[: end - start]
-            _logistic_terms(outputs[r, 2 * start : 2 * end], target[start:end], terms)
-            total += _total(terms)
-        nll[r] = total
-        if grad.shape[1]:
-            _logistic_grad(outputs[r], target, row_scale[r], grad[r])
+discretized_logistic_nll = by_rows(_logistic_terms, _logistic_grad, numbers=2)
 
 
-@parallel
-def _logistic_parts(outputs, x, row_scale, nll, grad):
-    for r in prange(outputs.shape[0]):
-        _logistic(outputs, x, row_scale, nll, grad, np.int64(r), np.int64(r) + 1)
-
-
-def discretized_logistic_nll(outputs, x, row_scale, nll, grad_outputs):
-    """reference_objective.discretized_logistic_nll."""
-    grad = _or_none(grad_outputs, outputs)
-    if outputs.size >= HEAVY:
-        _logistic_parts(outputs, x, row_scale, nll, grad)
-    else:
-        _logistic(outputs, x, row_scale, nll, grad, 0, outputs.shape[0])
-
-
-@jit
+@inner
 def _largest(numbers, lanes):
     """The largest of 256 numbers: one for each lane, then the largest of these."""
     for j in range(LANES):
@@ -452,20 +349,20 @@ def _largest(numbers, lanes):
     return largest
 
 
-@jit
+@inner
 def _exponentials(logits, largest, terms):
     for i in range(terms.size):
         terms[i] = exp(logits[i] - largest)
 
 
-@jit
+@inner
 def _scaled(terms, factor, grad):
     for i in range(grad.size):
         grad[i] = factor * terms[i]
 
 
-@jit
-def _categorical(logits, x, row_scale, nll, grad, first, last):
+@in_parts(1, pays=HEAVY)
+def _categorical(first, last, logits, x, row_scale, nll, grad):
     k, zero = logits.shape[0] // x.shape[0], logits.dtype.type(0)
     terms, lanes = carray(stack_array(zero, LEVELS), LEVELS), carray(stack_array(zero, LANES), LANES)
     for r in range(first, last):
@@ -474,7 +371,7 @@ def _categorical(logits, x, row_scale, nll, grad, first, last):
             here = slice(p * LEVELS, (p + 1) * LEVELS)
             largest, level = _largest(logits[r, here], lanes), int(level_of(target[p]))
             _exponentials(logits[r, here], largest, terms)
-            sum_ = _total(terms)
+            sum_ = sum_of(terms)
             total += log(sum_) - (logits[r, p * LEVELS + level] - largest)
             if grad.shape[1]:
                 _scaled(terms, row_scale[r] / sum_, grad[r, here])
@@ -482,42 +379,23 @@ def _categorical(logits, x, row_scale, nll, grad, first, last):
         nll[r] = total
 
 
-@parallel
-def _categorical_parts(logits, x, row_scale, nll, grad):
-    for r in prange(logits.shape[0]):
-        _categorical(logits, x, row_scale, nll, grad, np.int64(r), np.int64(r) + 1)
-
-
 def categorical_nll(logits, x, row_scale, nll, grad_logits):
-    """reference_objective.categorical_nll, a pixel at a time."""
+    """ops.likelihood.categorical_nll, a pixel at a time."""
     grad = _or_none(grad_logits, logits)
-    if logits.size >= HEAVY:
-        _categorical_parts(logits, x, row_scale, nll, grad)
-    else:
-        _categorical(logits, x, row_scale, nll, grad, 0, logits.shape[0])
+    _categorical(logits.shape[0], logits.size, logits, x, row_scale, nll, grad)
 
 
 # ---------------------------------------------------------------------------------------------- rows
 
 
-@jit
-def _scale_row(weight, row):
-    for i in range(row.size):
-        row[i] *= weight
-
-
-@jit
-def _scale_rows(row_weight, grad):
-    for r in range(grad.shape[0]):
-        _scale_row(row_weight[r], grad[r])
-
-
-@parallel
-def _scale_rows_parts(row_weight, grad):
-    for r in prange(grad.shape[0]):
-        _scale_row(row_weight[r], grad[r])
+@in_parts(1, pays=LIGHT)
+def _scale_rows(first, last, row_weight, grad):
+    for r in range(first, last):
+        row = grad[r]
+        for i in range(row.size):
+            row[i] *= row_weight[r]
 
 
 def scale_rows(row_weight, grad):
-    """reference.scale_rows, row by row."""
-    (_scale_rows_parts if grad.size >= LIGHT else _scale_rows)(row_weight, grad)
+    """ops.likelihood.scale_rows, row by row."""
+    _scale_rows(grad.shape[0], grad.size, row_weight, grad)

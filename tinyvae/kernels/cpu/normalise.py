@@ -1,5 +1,4 @@
 """Batch and layer normalisation, forward and back: a few columns, or a row, at a time.
-It knows arrays of rows and columns; which of them are channels is not its affair.
 
 Sums are in float64: they cost as much as reading, and a variance is the small difference of large numbers.
 """
@@ -8,9 +7,11 @@ from __future__ import annotations
 
 import math
 
-from numba import carray, prange
+from numba import carray
 
-from .engine.compile import jit, parallel
+from .engine.compile import inner
+from .engine.parts import in_parts
+from .engine.sums import add_to, dot64, sum64
 from .engine.vector_math import add_in_any_order, muladd, stack_array
 
 COLUMNS = 32  # columns taken at a time, by one thread
@@ -18,13 +19,7 @@ ROWS = 16  # rows taken at a time, by one thread
 PAYS = 1 << 16  # numbers from which threads pay
 
 
-@jit
-def blocks(n, size):
-    """The number of stretches of `size` in n."""
-    return (n + size - 1) // size
-
-
-@jit
+@inner
 def _clear(a):
     for i in range(a.size):
         a[i] = 0.0
@@ -33,34 +28,28 @@ def _clear(a):
 # ---------------------------------------------------------------------------------------------- batch
 
 
-@jit
-def _add_to(row, total):
-    for i in range(row.size):
-        total[i] += float(row[i])
-
-
-@jit
+@inner
 def _add_squares(row, mean, total):
     for i in range(row.size):
         d = float(row[i]) - mean[i]
         total[i] = muladd(d, d, total[i])
 
 
-@jit
+@inner
 def _scaled(row, mean, rstd, gamma, beta, y):
     for i in range(row.size):
         y[i] = muladd(gamma[i], (row[i] - mean[i]) * rstd[i], beta[i])
 
 
-@jit
-def _batch_columns(x, gamma, beta, epsilon, momentum, running_mean, running_var, mean, rstd, y, start, stop):
-    """batch_norm of the columns start … stop."""
+@in_parts(COLUMNS)
+def _batch(start, stop, x, gamma, beta, epsilon, momentum, running_mean, running_var, mean, rstd, y):
+    """batch_norm of the columns start … stop − 1."""
     R, n, real = x.shape[0], stop - start, x.dtype.type
     m, v = carray(stack_array(0.0, COLUMNS), COLUMNS)[:n], carray(stack_array(0.0, COLUMNS), COLUMNS)[:n]
     _clear(m)
     _clear(v)
     for r in range(R):
-        _add_to(x[r, start:stop], m)
+        add_to(x[r, start:stop], m)
     for i in range(n):
         m[i] /= R
     for r in range(R):
@@ -75,21 +64,14 @@ def _batch_columns(x, gamma, beta, epsilon, momentum, running_mean, running_var,
         _scaled(x[r, start:stop], mean[part], rstd[part], gamma[part], beta[part], y[r, start:stop])
 
 
-@parallel
-def _batch_parts(x, gamma, beta, epsilon, momentum, running_mean, running_var, mean, rstd, y):
-    C = x.shape[1]
-    for c in prange(blocks(C, COLUMNS)):
-        start, stop = c * COLUMNS, min(C, (c + 1) * COLUMNS)
-        _batch_columns(x, gamma, beta, epsilon, momentum, running_mean, running_var, mean, rstd, y, start, stop)
-
-
 def batch_norm(x, gamma, beta, epsilon, momentum, running_mean, running_var, mean, rstd, y):
-    """reference_layers.batch_norm, a few columns at a time: three sweeps over memory."""
-    _batch_parts(x, gamma, beta, float(epsilon), float(momentum), running_mean, running_var, mean, rstd, y)
+    """ops.normalise.batch_norm, a few columns at a time: three sweeps over memory."""
+    statistics = (running_mean, running_var, mean, rstd)
+    _batch(x.shape[1], x.size, x, gamma, beta, float(epsilon), float(momentum), *statistics, y)
 
 
-@jit
-def _frozen(x, mean, var, gamma, beta, epsilon, y, first, last):
+@in_parts(ROWS, pays=PAYS)
+def _frozen(first, last, x, mean, var, gamma, beta, epsilon, y):
     real = x.dtype.type
     for start in range(0, x.shape[1], COLUMNS):
         part = slice(start, min(x.shape[1], start + COLUMNS))
@@ -100,21 +82,12 @@ def _frozen(x, mean, var, gamma, beta, epsilon, y, first, last):
             _scaled(x[r, part], mean[part], rstd, gamma[part], beta[part], y[r, part])
 
 
-@parallel
-def _frozen_parts(x, mean, var, gamma, beta, epsilon, y):
-    for c in prange(blocks(x.shape[0], ROWS)):
-        _frozen(x, mean, var, gamma, beta, epsilon, y, c * ROWS, min(x.shape[0], (c + 1) * ROWS))
-
-
 def batch_norm_frozen(x, mean, var, gamma, beta, epsilon, y):
-    """reference_layers.batch_norm_frozen, row by row."""
-    if x.size >= PAYS:
-        _frozen_parts(x, mean, var, gamma, beta, float(epsilon), y)
-    else:
-        _frozen(x, mean, var, gamma, beta, float(epsilon), y, 0, x.shape[0])
+    """ops.normalise.batch_norm_frozen, row by row."""
+    _frozen(x.shape[0], x.size, x, mean, var, gamma, beta, float(epsilon), y)
 
 
-@jit
+@inner
 def _add_products(row, mean, rstd, grad, total, along):
     """total += g, along += g · n for one row."""
     for i in range(row.size):
@@ -123,7 +96,7 @@ def _add_products(row, mean, rstd, grad, total, along):
         along[i] = muladd(g, float((row[i] - mean[i]) * rstd[i]), along[i])
 
 
-@jit
+@inner
 def _batch_grad_row(row, mean, rstd, gamma, grad, total, along, R, grad_x):
     real = row.dtype.type
     for i in range(row.size):
@@ -131,16 +104,16 @@ def _batch_grad_row(row, mean, rstd, gamma, grad, total, along, R, grad_x):
         grad_x[i] = gamma[i] * rstd[i] * (grad[i] - real(total[i] / R) - n * real(along[i] / R))
 
 
-@jit
-def write_or_add(total, add, out):
+@inner
+def _write_or_add(total, add, out):
     """out = total, or out + total; nothing where out has length 0."""
     real = out.dtype.type
     for i in range(out.size):
         out[i] = real(float(out[i]) + total[i]) if add else real(total[i])
 
 
-@jit
-def _batch_grad_columns(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x, start, stop):
+@in_parts(COLUMNS)
+def _batch_grad(start, stop, x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x):
     R, n, part = x.shape[0], stop - start, slice(start, stop)
     total, along = carray(stack_array(0.0, COLUMNS), COLUMNS)[:n], carray(stack_array(0.0, COLUMNS), COLUMNS)[:n]
     _clear(total)
@@ -152,36 +125,20 @@ def _batch_grad_columns(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta
             g, out = grad_y[r, start:stop], grad_x[r, start:stop]
             _batch_grad_row(x[r, start:stop], mean[part], rstd[part], gamma[part], g, total, along, R, out)
     if grad_gamma.size:
-        write_or_add(along, add, grad_gamma[part])
-        write_or_add(total, add, grad_beta[part])
-
-
-@parallel
-def _batch_grad_parts(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x):
-    C = x.shape[1]
-    for c in prange(blocks(C, COLUMNS)):
-        start, stop = c * COLUMNS, min(C, (c + 1) * COLUMNS)
-        _batch_grad_columns(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x, start, stop)
+        _write_or_add(along, add, grad_gamma[part])
+        _write_or_add(total, add, grad_beta[part])
 
 
 def batch_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x):
-    """reference_layers.batch_norm_grad, a few columns at a time."""
+    """ops.normalise.batch_norm_grad, a few columns at a time."""
     grad_x = grad_x if grad_x.size else grad_y[:0]  # "none" may come in any shape
-    _batch_grad_parts(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x)
+    _batch_grad(x.shape[1], x.size, x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x)
 
 
 # ---------------------------------------------------------------------------------------------- layer
 
 
-@jit
-def _mean(row):
-    total = 0.0
-    for i in range(row.size):
-        total = add_in_any_order(total, float(row[i]))
-    return total / row.size
-
-
-@jit
+@inner
 def _mean_square(row, mean):
     total = 0.0
     for i in range(row.size):
@@ -190,34 +147,27 @@ def _mean_square(row, mean):
     return total / row.size
 
 
-@jit
+@inner
 def _scaled_row(row, mean, rstd, gamma, beta, y):
     for i in range(row.size):
         y[i] = muladd(gamma[i], (row[i] - mean) * rstd, beta[i])
 
 
-@parallel
-def _layer_parts(x, gamma, beta, epsilon, mean, rstd, y):
-    for r in prange(x.shape[0]):
-        m, real = _mean(x[r]), x.dtype.type
+@in_parts(1)
+def _layer(first, last, x, gamma, beta, epsilon, mean, rstd, y):
+    real = x.dtype.type
+    for r in range(first, last):
+        m = sum64(x[r]) / x.shape[1]
         mean[r], rstd[r] = real(m), real(1 / math.sqrt(_mean_square(x[r], m) + epsilon))
         _scaled_row(x[r], mean[r], rstd[r], gamma, beta, y[r])
 
 
 def layer_norm(x, gamma, beta, epsilon, mean, rstd, y):
-    """reference_layers.layer_norm, row by row."""
-    _layer_parts(x, gamma, beta, float(epsilon), mean, rstd, y)
+    """ops.normalise.layer_norm, row by row."""
+    _layer(x.shape[0], x.size, x, gamma, beta, float(epsilon), mean, rstd, y)
 
 
-@jit
-def _mean_product(a, b):
-    total = 0.0
-    for i in range(a.size):
-        total = add_in_any_order(total, float(a[i]) * float(b[i]))
-    return total / a.size
-
-
-@jit
+@inner
 def _mean_along(row, mean, rstd, gamma, grad):
     total = 0.0
     for i in range(row.size):
@@ -225,23 +175,23 @@ def _mean_along(row, mean, rstd, gamma, grad):
     return total / row.size
 
 
-@jit
+@inner
 def _layer_grad_row(row, mean, rstd, gamma, grad, level, along, grad_x):
     for i in range(row.size):
         n = (row[i] - mean) * rstd
         grad_x[i] = rstd * (gamma[i] * grad[i] - level - n * along)
 
 
-@parallel
-def _layer_grad_rows(x, mean, rstd, gamma, grad_y, grad_x):
-    for r in prange(x.shape[0]):
-        real = x.dtype.type
-        level = real(_mean_product(gamma, grad_y[r]))
+@in_parts(1)
+def _layer_grad_x(first, last, x, mean, rstd, gamma, grad_y, grad_x):
+    real = x.dtype.type
+    for r in range(first, last):
+        level = real(dot64(gamma, grad_y[r]) / x.shape[1])
         along = real(_mean_along(x[r], mean[r], rstd[r], gamma, grad_y[r]))
         _layer_grad_row(x[r], mean[r], rstd[r], gamma, grad_y[r], level, along, grad_x[r])
 
 
-@jit
+@inner
 def _add_row(row, mean, rstd, grad, total, along):
     for i in range(row.size):
         g = float(grad[i])
@@ -249,24 +199,21 @@ def _add_row(row, mean, rstd, grad, total, along):
         along[i] = muladd(g, float((row[i] - mean) * rstd), along[i])
 
 
-@parallel
-def _layer_grad_weights(x, mean, rstd, grad_y, add, grad_gamma, grad_beta):
-    C = x.shape[1]
-    for c in prange(blocks(C, COLUMNS)):
-        start, stop = c * COLUMNS, min(C, (c + 1) * COLUMNS)
-        n = stop - start
-        total, along = carray(stack_array(0.0, COLUMNS), COLUMNS)[:n], carray(stack_array(0.0, COLUMNS), COLUMNS)[:n]
-        _clear(total)
-        _clear(along)
-        for r in range(x.shape[0]):
-            _add_row(x[r, start:stop], mean[r], rstd[r], grad_y[r, start:stop], total, along)
-        write_or_add(along, add, grad_gamma[start:stop])
-        write_or_add(total, add, grad_beta[start:stop])
+@in_parts(COLUMNS)
+def _layer_grad_weights(start, stop, x, mean, rstd, grad_y, add, grad_gamma, grad_beta):
+    total = carray(stack_array(0.0, COLUMNS), COLUMNS)[: stop - start]
+    along = carray(stack_array(0.0, COLUMNS), COLUMNS)[: stop - start]
+    _clear(total)
+    _clear(along)
+    for r in range(x.shape[0]):
+        _add_row(x[r, start:stop], mean[r], rstd[r], grad_y[r, start:stop], total, along)
+    _write_or_add(along, add, grad_gamma[start:stop])
+    _write_or_add(total, add, grad_beta[start:stop])
 
 
 def layer_norm_grad(x, mean, rstd, gamma, grad_y, add, grad_gamma, grad_beta, grad_x):
-    """reference_layers.layer_norm_grad: rows for grad_x, columns for the other two."""
+    """ops.normalise.layer_norm_grad: rows for grad_x, columns for the other two."""
     if grad_x.size:
-        _layer_grad_rows(x, mean, rstd, gamma, grad_y, grad_x)
+        _layer_grad_x(x.shape[0], x.size, x, mean, rstd, gamma, grad_y, grad_x)
     if grad_gamma.size:
-        _layer_grad_weights(x, mean, rstd, grad_y, add, grad_gamma, grad_beta)
+        _layer_grad_weights(x.shape[1], x.size, x, mean, rstd, grad_y, add, grad_gamma, grad_beta)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..clock import KL_BETA, KL_CAPACITY, KL_FREE
+from .. import clock
 from .engine.compile import jit
-from .engine.sums import _sum, _weighted_sum
+from .engine.sums import dot64, sum64
 
 
 @jit
 def objective(nll, kl, kl_weight, sums, metrics):
-    """reference.objective, all sums in float64."""
+    """ops.objective.objective, all sums in float64."""
     B = kl.shape[0]
-    recon, total, weighted = _sum(nll) / nll.size, 0.0, 0.0
+    recon, total, weighted = sum64(nll) / nll.size, 0.0, 0.0
     for b in range(B):
-        total += _sum(kl[b])
-        weighted += _weighted_sum(kl[b], kl_weight)
+        total += sum64(kl[b])
+        weighted += dot64(kl[b], kl_weight)
     metrics[0], metrics[1], metrics[2] = recon + weighted / B, recon, total / B
     for i in range(3):
         sums[i] += B * metrics[i]
@@ -25,9 +25,9 @@ def objective(nll, kl, kl_weight, sums, metrics):
 
 @jit
 def aimed_objective(nll, kl, rates, sums, kl_weight, metrics):
-    """reference_objective.aimed_objective; the means over the batch are made in kl_weight itself."""
+    """ops.objective.aimed_objective; the means over the batch are made in kl_weight itself."""
     B, L = kl.shape
-    beta, capacity, free, total, cost = rates[KL_BETA], rates[KL_CAPACITY], rates[KL_FREE], 0.0, 0.0
+    beta, capacity, free, total, cost = rates[clock.KL_BETA], rates[clock.KL_CAPACITY], rates[clock.KL_FREE], 0.0, 0.0
     for i in range(L):
         kl_weight[i] = 0
     for b in range(B):
@@ -42,7 +42,7 @@ def aimed_objective(nll, kl, rates, sums, kl_weight, metrics):
         cost = abs(total - capacity)
         for i in range(L):
             kl_weight[i] = beta * np.sign(total - capacity)
-    recon = _sum(nll) / nll.size
+    recon = sum64(nll) / nll.size
     metrics[0], metrics[1], metrics[2] = recon + beta * cost, recon, total
     for i in range(3):
         sums[i] += B * metrics[i]

@@ -1,5 +1,4 @@
 """Spectral normalisation, forward and back: a matrix divided by its largest singular value.
-It knows one matrix in memory; which layer's weight it is is not its affair.
 
 Sums are in float64, each along one row or one column, so their bits do not depend on the threads.
 """
@@ -11,47 +10,45 @@ import math
 from numba import carray, prange
 
 from ..ops.spectral import LEAST_LENGTH
-from .engine.compile import jit, parallel
-from .engine.vector_math import add_in_any_order, muladd, stack_array
-from .normalise import COLUMNS, ROWS, blocks
+from .engine.compile import inner, parallel
+from .engine.sums import dot64
+from .engine.vector_math import muladd, stack_array
+from .normalise import COLUMNS, ROWS
 
 PARTIALS = 64  # sums of <grad_normalised, normalised>, added in order
 
 
-@jit
-def _dot(a, b):
-    """Σ a · b."""
-    total = 0.0
-    for i in range(a.size):
-        total = add_in_any_order(total, float(a[i]) * float(b[i]))
-    return total
+@inner
+def _count(n, unit):
+    """How many parts of `unit` there are in n."""
+    return (n + unit - 1) // unit
 
 
-@jit
+@inner
 def _length(a):
-    return math.sqrt(_dot(a, a))
+    return math.sqrt(dot64(a, a))
 
 
-@jit
+@inner
 def _divide(a, length):
     for i in range(a.size):
         a[i] = a.dtype.type(a[i] / length)
 
 
-@jit
+@inner
 def _add_scaled(row, factor, total):
     for i in range(row.size):
         total[i] = muladd(factor, float(row[i]), total[i])
 
 
-@jit
+@inner
 def _rows_times(weight, u, v, first, last):
     """v = W u, for the rows first … last of W."""
     for k in range(first, last):
-        v[k] = v.dtype.type(_dot(weight[k], u))
+        v[k] = v.dtype.type(dot64(weight[k], u))
 
 
-@jit
+@inner
 def _columns_times(weight, v, u, start, stop):
     """u = Wᵀ v, for the columns start … stop of W."""
     total = carray(stack_array(0.0, COLUMNS), COLUMNS)[: stop - start]
@@ -63,7 +60,7 @@ def _columns_times(weight, v, u, start, stop):
         u[start + i] = u.dtype.type(total[i])
 
 
-@jit
+@inner
 def _quotient(row, sigma, out):
     for i in range(row.size):
         out[i] = row[i] / sigma
@@ -71,19 +68,19 @@ def _quotient(row, sigma, out):
 
 @parallel
 def spectral_norm(weight, iterations, u, v, sigma, normalised):
-    """reference_layers.spectral_norm: W u by rows, Wᵀ v by columns, a few at a time."""
+    """ops.spectral.spectral_norm: W u by rows, Wᵀ v by columns, a few at a time."""
     K, N = weight.shape
     v[:], sigma[0] = 0, 1
     for _ in range(iterations):
         before = _length(u)
-        for c in prange(blocks(K, ROWS)):
+        for c in prange(_count(K, ROWS)):
             _rows_times(weight, u, v, c * ROWS, min(K, (c + 1) * ROWS))
         length = _length(v)
         if not length > LEAST_LENGTH * before:
             v[:] = 0
             break
         _divide(v, length)
-        for c in prange(blocks(N, COLUMNS)):
+        for c in prange(_count(N, COLUMNS)):
             _columns_times(weight, v, u, c * COLUMNS, min(N, (c + 1) * COLUMNS))
         sigma[0] = _length(u)
         _divide(u, float(sigma[0]))
@@ -91,7 +88,7 @@ def spectral_norm(weight, iterations, u, v, sigma, normalised):
         _quotient(weight[k], sigma[0], normalised[k])
 
 
-@jit
+@inner
 def _grad_row(grad, u, factor, sigma, add, out):
     """(grad − factor · u) / sigma, written or added."""
     for i in range(grad.size):
@@ -103,10 +100,10 @@ def _grad_row(grad, u, factor, sigma, add, out):
 def _grad_parts(grad_normalised, normalised, u, v, sigma, add, grad_weight):
     K = v.size
     partials = carray(stack_array(0.0, PARTIALS), PARTIALS)
-    length = blocks(K, PARTIALS)
+    length = _count(K, PARTIALS)
     for p in prange(PARTIALS):
         part = slice(min(K, p * length), min(K, (p + 1) * length))
-        partials[p] = _dot(grad_normalised[part].reshape(-1), normalised[part].reshape(-1))
+        partials[p] = dot64(grad_normalised[part].reshape(-1), normalised[part].reshape(-1))
     along = 0.0
     for p in range(PARTIALS):
         along += partials[p]
@@ -116,5 +113,5 @@ def _grad_parts(grad_normalised, normalised, u, v, sigma, add, grad_weight):
 
 
 def spectral_norm_grad(grad_normalised, normalised, u, v, sigma, add, grad_weight):
-    """reference_layers.spectral_norm_grad: the product summed in fixed stretches of rows, then row by row."""
+    """ops.spectral.spectral_norm_grad: the product summed in fixed parts of the rows, then row by row."""
     _grad_parts(grad_normalised, normalised, u, v, sigma, bool(add), grad_weight)

@@ -69,21 +69,21 @@ def _launch(kernel, x, y):
 
 
 def activate(x, act, y):
-    """reference.activate."""
+    """ops.activation.activate."""
     _launch(mapping(act), x, y)
 
 
 def act_grad(y, act, grad):
-    """reference.act_grad."""
+    """ops.activation.act_grad."""
     if act != IDENTITY:
         _launch(sloping(act), y, grad)
 
 
 def silu(x, y):
-    """reference.silu."""
+    """ops.activation.silu."""
     _launch(mapping(SILU), x, y)
 
 
 def silu_grad(x, grad):
-    """reference.silu_grad."""
+    """ops.activation.silu_grad."""
     _launch(sloping(SILU), x, grad)

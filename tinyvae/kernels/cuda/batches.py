@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...device import cuda
-from ..clock import CURSOR, ROW, SEED, STEP
+from .. import clock
 from .engine.compile import aligned, blocks_for, device_function, kernel, launch
 from .engine.intrinsics import load4, store4
 from .engine.philox import THREADS, first_of_four, get_four, put_four, unit, words_of
@@ -14,7 +14,7 @@ from .engine.philox import THREADS, first_of_four, get_four, put_four, unit, wor
 @device_function
 def chosen(order, counters, b, M, N):
     """The image for row b of a batch, or −1 where the order or the set is too short: such a row becomes NaN."""
-    place = counters[CURSOR] + np.uint64(b)
+    place = counters[clock.CURSOR] + np.uint64(b)
     image = order[place] if place < np.uint64(M) else np.int64(-1)
     return image if image < np.int64(N) else np.int64(-1)
 
@@ -49,8 +49,8 @@ def gather_binary_kernel(images, order, counters, scale, stream, dynamic, N, M, 
     one, zero = (real(1), real(0)) if image >= 0 else (real(np.nan), real(np.nan))
     position, step = np.uint64(source), np.uint64(0)
     if dynamic:
-        position, step = (counters[ROW] + np.uint64(b)) * np.uint64(P), counters[STEP]
-    w0, w1, w2, w3, lane = words_of(position, first, step, stream, counters[SEED])
+        position, step = (counters[clock.ROW] + np.uint64(b)) * np.uint64(P), counters[clock.STEP]
+    w0, w1, w2, w3, lane = words_of(position, first, step, stream, counters[clock.SEED])
     p0, p1, p2, p3 = get_four(images, source, P, first, lane, whole)
     x0, x1 = one if unit(w0, real) < p0 * scale else zero, one if unit(w1, real) < p1 * scale else zero
     x2, x3 = one if unit(w2, real) < p2 * scale else zero, one if unit(w3, real) < p3 * scale else zero
@@ -65,11 +65,11 @@ def _rows(kernel, images, order, counters, x, *options):
 
 
 def gather(images, order, counters, scale, x):
-    """reference.gather."""
+    """ops.batches.gather."""
     _rows(gather_kernel, images, order, counters, x, x.dtype.type(scale))
 
 
 def gather_binary(images, order, counters, scale, stream, dynamic, x):
-    """reference.gather_binary; bytes are compared in float64, as there."""
+    """ops.batches.gather_binary; bytes are compared in float64, as there."""
     scale = float(scale) if images.dtype == np.uint8 else images.dtype.type(scale)
     _rows(gather_binary_kernel, images, order, counters, x, scale, int(stream), int(dynamic))

@@ -22,14 +22,15 @@ TILES = PLAIN | {4: (TALL, NARROW, SMALL, TINY)}  # by the bytes of a number
 TENSOR = tuple(tile._replace(tensor=True) for tile in (TALL, NARROW, SMALL))
 
 
-def launch_tiles(tile, a, b, place, quads, x, geometry_a, w, geometry_b, bias, sizes, parts, act, geometry_c, y):
-    """y = act(a b + bias), each sum where `place` says: x as the operand a, w as the operand b."""
+def launch_tiles(tile, left, right, bias, sizes, parts, act, place, geometry, quads, y):
+    """y = act(a b + bias), each sum where `place` says. left, right: an Operand, its array and its geometry."""
     M, N, K = sizes
+    (a, x, geometry_a), (b, w, geometry_b) = left, right
     launch(
         product(y.dtype, tile, a, b, place, quads),
         (blocks_for(M, tile.rows), blocks_for(N, tile.columns), parts), tile.threads,
-        x, geometry_a, w, geometry_b, bias if bias.size else y, int(bias.size > 0), M, N, K, K, act, 0, geometry_c, y,
-        y,
+        x, geometry_a, w, geometry_b, bias if bias.size else y, (M, N, K, K), (int(bias.size > 0), act, 0), geometry,
+        y, y,
     )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ whole = windows_in(lambda geometry, part: geometry)
 
 
 def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
-    """reference.conv2d: y = act(windows of x · w + b)."""
+    """ops.conv.conv2d: y = act(windows of x · w + b)."""
     KH, KW, C, N = w.shape
     M, K = y.size // N, KH * KW * C
     tile = tile_for(tiles or TILES[y.dtype.itemsize], M, N, 1)
@@ -48,7 +49,8 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
     weight = matrix(False, tile.columns, tile, quad(N, w))
     quads = N % 4 == 0 and aligned(y, b if b.size else y)
     geometry = windows_of(x, y, KH, KW, stride, padding)
-    launch_tiles(tile, windows, weight, row_major, quads, x, geometry, w, (N, N), b, (M, N, K), 1, act, (M, N), y)
+    left, right = (windows, x, geometry), (weight, w, (N, N))
+    launch_tiles(tile, left, right, b, (M, N, K), 1, act, row_major, (M, N), quads, y)
 
 
 # ---------------------------------------------------------------------------------------------- gradient to the input
@@ -144,13 +146,14 @@ def phases_apart(tiles, grad_y, w, b, stride, padding, act, grad_x):
     M, pixels, across = B * T * S, divisor(T * S), divisor(S)
     phases = (divisor(sh), ph, KH), (divisor(sw), pw, KW), divisor(KW // sw), divisor(KW // sw + 1)
     tile = tile_for(tiles, M, C, sh * sw)
+    gradient = gathered(tile, tile.rows, quad(F, grad_y), *phase_windows, phase_steps)
+    weight = gathered(tile, tile.columns, quad(F, w), *phase_weight)
+    place, quads = (pixels, across, sh, divisor(sw), H, W, C), C % 4 == 0 and aligned(grad_x, b if b.size else grad_x)
     launch_tiles(
-        tile, gathered(tile, tile.rows, quad(F, grad_y), *phase_windows, phase_steps),
-        gathered(tile, tile.columns, quad(F, w), *phase_weight), phase_place,
-        C % 4 == 0 and aligned(grad_x, b if b.size else grad_x),
-        grad_y, ((M, pixels, across), divisor(F), grad_y.shape[1:3], phases),
-        w, ((KW, C * F), C, divisor(F), phases), b, (M, C, KH * KW * F), sh * sw, act,
-        (pixels, across, sh, divisor(sw), H, W, C), grad_x,
+        tile,
+        (gradient, grad_y, ((M, pixels, across), divisor(F), grad_y.shape[1:3], phases)),
+        (weight, w, ((KW, C * F), C, divisor(F), phases)),
+        b, (M, C, KH * KW * F), sh * sw, act, phase_place, place, quads, grad_x,
     )  # fmt: skip
 
 
@@ -195,17 +198,19 @@ def phases_beside(tiles, grad_y, w, b, stride, padding, act, grad_x):
     T, S = (H - 1 + ph) // sh + 1 - first[0], (W - 1 + pw) // sw + 1 - first[1]
     M, N, pixels, across, last = B * T * S, sh * sw * C, divisor(T * S), divisor(S), (down - 1, right - 1)
     tile = tile_for(tiles, M, N, 1)
+    gradient = gathered(tile, tile.rows, quad(F, grad_y), *whole)
+    weight = gathered(tile, tile.columns, quad(F, w), *beside_weight)
+    windows = (M, pixels, across), (divisor(F), divisor(right)), grad_y.shape[1:3], (1, 1), first, last
     launch_tiles(
-        tile, gathered(tile, tile.rows, quad(F, grad_y), *whole),
-        gathered(tile, tile.columns, quad(F, w), *beside_weight), beside_place, False,
-        grad_y, ((M, pixels, across), (divisor(F), divisor(right)), grad_y.shape[1:3], (1, 1), first, last),
-        w, ((KW, C * F), N, sh, divisor(sw), divisor(C), divisor(F), last, divisor(right)), b,
-        (M, N, down * right * F), 1, act, (pixels, across, first, sh, divisor(sw), padding, H, W, divisor(C)), grad_x,
+        tile, (gradient, grad_y, windows),
+        (weight, w, ((KW, C * F), N, sh, divisor(sw), divisor(C), divisor(F), last, divisor(right))),
+        b, (M, N, down * right * F), 1, act,
+        beside_place, (pixels, across, first, sh, divisor(sw), padding, H, W, divisor(C)), False, grad_x,
     )  # fmt: skip
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
-    """reference.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
+    """ops.conv.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
     (KH, KW, C, _), (sh, sw) = w.shape, stride
     few = 1 < sh * sw <= FEW // C and KH % sh == 0 and KW % sw == 0
     way = phases_beside if few else phases_apart
@@ -218,7 +223,7 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
 
 
 def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tiles=None):
-    """reference.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
+    """ops.conv.conv2d_grad_w: grad_w (+)= windows of xᵀ · grad_y, grad_b (+)= Σ grad_y."""
     KH, KW, C, N = grad_w.shape
     M, K = KH * KW * C, grad_y.size // N
     parts, rows = depth_parts(M, N, K), M + int(grad_b.size > 0)
@@ -229,8 +234,8 @@ def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b, tiles=N
     share = blocks_for(blocks_for(K, parts), tile.depth) * tile.depth
     grid = (blocks_for(M, tile.rows) + rows - M, blocks_for(N, tile.columns), parts)
     launch(
-        kernel, grid, tile.threads, x, windows_of(x, grad_y, KH, KW, stride, padding), grad_y, (N, N), sums, 0,
-        M, N, K, share, IDENTITY, add if parts == 1 else 0, (rows, N), sums, sums_b,
+        kernel, grid, tile.threads, x, windows_of(x, grad_y, KH, KW, stride, padding), grad_y, (N, N), sums,
+        (M, N, K, share), (0, IDENTITY, add if parts == 1 else 0), (rows, N), sums, sums_b,
     )  # fmt: skip
     if parts > 1:
         add_lines(work, parts, rows * N, M * N, add, grad_w, grad_b if grad_b.size else grad_w)

@@ -28,25 +28,26 @@ def multiply(tiles, a, deep_a, b, deep_b, sizes, c, bias=None, act=IDENTITY, add
     grid = (blocks_for(M, tile.rows) + (grad_b is not None), blocks_for(N, tile.columns), parts)
     launch(
         product(c.dtype, tile, *operands, row_major, quads), grid, tile.threads,
-        a, (a.shape[1], M), b, (b.shape[1], N), c if bias is None else bias, int(bias is not None),
-        M, N, K, share, act, add, (M + (grad_b is not None), N), c, c if grad_b is None else grad_b,
+        a, (a.shape[1], M), b, (b.shape[1], N), c if bias is None else bias,
+        (M, N, K, share), (int(bias is not None), act, add), (M + (grad_b is not None), N),
+        c, c if grad_b is None else grad_b,
     )  # fmt: skip
 
 
 def dense(x, w, b, act, y, tiles=None):
-    """reference.dense: y = act(x w + b)."""
+    """ops.dense.dense: y = act(x w + b)."""
     (B, K), N = x.shape, w.shape[1]
     multiply(tiles or PLAIN[x.dtype.itemsize], x, True, w, False, (B, N, K), y, b if b.size else None, act)
 
 
 def dense_grad_x(grad_y, w, work, grad_x, tiles=None):
-    """reference.dense_grad_x: grad_x = grad_y wᵀ."""
+    """ops.dense.dense_grad_x: grad_x = grad_y wᵀ."""
     (B, N), K = grad_y.shape, w.shape[0]
     multiply(tiles or PLAIN[w.dtype.itemsize], grad_y, True, w, True, (B, K, N), grad_x)
 
 
 def dense_grad_w(x, grad_y, add, work, grad_w, grad_b, tiles=None):
-    """reference.dense_grad_w: grad_w (+)= xᵀ grad_y, grad_b (+)= Σ_B grad_y."""
+    """ops.dense.dense_grad_w: grad_w (+)= xᵀ grad_y, grad_b (+)= Σ_B grad_y."""
     (B, K), N = x.shape, grad_y.shape[1]
     tiles = tiles or PLAIN[x.dtype.itemsize]
     parts, length = depth_parts(K, N, B), K * N + grad_b.size
@@ -60,7 +61,7 @@ def dense_grad_w(x, grad_y, add, work, grad_w, grad_b, tiles=None):
 
 
 def bias_grad(grad_y, add, work, grad_b):
-    """reference.bias_grad: grad_b (+)= Σ_R grad_y."""
+    """ops.dense.bias_grad: grad_b (+)= Σ_R grad_y."""
     R, N = grad_y.shape
     parts = line_parts(R, N)
     if parts == 1:

@@ -46,7 +46,7 @@ def latent_kernel(h, eps, L, k, width, n, z, kl):
 
 
 def latent(h, eps, z, kl):
-    """reference.latent."""
+    """ops.latent.latent."""
     (B, L), n = kl.shape, z.size
     width = 4 if L % 4 == 0 and aligned(h, eps, z, kl) else 1
     launch(latent_kernel, blocks_for(n, width * THREADS), THREADS, h, eps, L, z.shape[0] // B, width, n, z, kl)
@@ -96,7 +96,7 @@ def latent_grad_kernel(h, eps, grad_z, kl_weight, share, L, k, width, n, grad_h)
 
 
 def latent_grad(h, eps, grad_z, kl_weight, grad_h):
-    """reference.latent_grad, the rows of an image added in their order."""
+    """ops.latent.latent_grad, the rows of an image added in their order."""
     B, L = h.shape[0], kl_weight.size
     width = 4 if L % 4 == 0 and aligned(h, eps, grad_z, kl_weight, grad_h) else 1
     launch(latent_grad_kernel, blocks_for(B * L, width * THREADS), THREADS,

@@ -117,12 +117,12 @@ def _launch(kernel, y, x, row_scale, weight, constant, slope, nll, grad):
 
 
 def bernoulli_nll(logits, x, row_scale, nll, grad_logits):
-    """reference.bernoulli_nll."""
+    """ops.likelihood.bernoulli_nll."""
     _launch(rows(BERNOULLI), logits, x, row_scale, 1, 0, 1, nll, grad_logits)
 
 
 def gaussian_nll(mean, x, row_scale, sigma, nll, grad_mean):
-    """reference.gaussian_nll."""
+    """ops.likelihood.gaussian_nll."""
     constant = mean.shape[1] * (math.log(sigma) + 0.5 * LOG_2PI)
     _launch(rows(GAUSSIAN), mean, x, row_scale, 0.5 / sigma**2, constant, 1 / sigma**2, nll, grad_mean)
 
@@ -141,7 +141,7 @@ def scale_rows_kernel(row_weight, P, wide, n, grad):
 
 
 def scale_rows(row_weight, grad):
-    """reference.scale_rows."""
+    """ops.likelihood.scale_rows."""
     P = grad.shape[1]
     wide = P % 4 == 0 and aligned(grad)
     launch(scale_rows_kernel, blocks_for(grad.size, 4 * THREADS if wide else THREADS), THREADS,

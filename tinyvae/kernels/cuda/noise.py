@@ -63,20 +63,20 @@ def _draw(kernel, counters, stream, out, *chances):
 
 
 def philox_bits(counters, stream, out):
-    """reference.philox_bits."""
+    """ops.noise.philox_bits."""
     _draw(bits_kernel, counters, stream, out)
 
 
 def philox_uniform(counters, stream, out):
-    """reference.philox_uniform."""
+    """ops.noise.philox_uniform."""
     _draw(uniform_kernel, counters, stream, out)
 
 
 def philox_normal(counters, stream, out):
-    """reference.philox_normal."""
+    """ops.noise.philox_normal."""
     _draw(normal_kernel, counters, stream, out)
 
 
 def philox_bernoulli(p, counters, stream, out):
-    """reference.philox_bernoulli."""
+    """ops.noise.philox_bernoulli."""
     _draw(bernoulli_kernel, counters, stream, out, p)

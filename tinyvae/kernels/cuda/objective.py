@@ -35,7 +35,7 @@ def objective_kernel(nll, kl, kl_weight, R, B, L, sums, metrics):
 
 
 def objective(nll, kl, kl_weight, sums, metrics):
-    """reference.objective, in one block: so that every sum has its order."""
+    """ops.objective.objective, in one block: so that every sum has its order."""
     B, L = kl.shape
     threads = power_of_two(max(nll.size, kl.size), BLOCK)
     launch(objective_kernel, 1, threads, nll, kl, kl_weight, nll.size, B, L, sums, metrics)

@@ -1,5 +1,4 @@
-"""The clock's tick, the gradient's norm and the two optimisers: one pass over the flat buffers of a player.
-It knows numbers side by side, not which parameter they belong to."""
+"""The clock's tick, the gradient's norm and the two optimisers: one pass over the flat buffers of a player."""
 
 from __future__ import annotations
 
@@ -8,40 +7,7 @@ import math
 import numpy as np
 
 from ...device import address, cuda
-from ..clock import (
-    BASE_LR,
-    BATCH_SIZE,
-    BETA,
-    BETA1,
-    BETA2,
-    BETA_CYCLE,
-    BETA_WARMUP,
-    CAPACITY,
-    CLIP,
-    CORRECTION1,
-    CORRECTION2,
-    COSINE,
-    CURSOR,
-    EPOCH,
-    EVERY,
-    FREE_BITS,
-    GAMMA,
-    KIND,
-    KL_BETA,
-    KL_CAPACITY,
-    KL_FREE,
-    LR,
-    LR_WARMUP,
-    NORM,
-    PERIOD,
-    PLAN,
-    PLAN_HEAD,
-    RATES,
-    STEP,
-    STEPS_PER_EPOCH,
-    STEPWISE,
-    TOTAL,
-)
+from .. import clock
 from ..ops.optimise import LEAST_M, LEAST_V
 from ..scratch import norm_sums
 from .engine.compile import aligned, blocks_for, device_function, kernel, launch
@@ -102,12 +68,12 @@ def norm_kernel(work, count, max_norm, rates):
     total = block_sum(total, room)
     if cuda.threadIdx.x == 0:
         norm = math.sqrt(total)
-        rates[NORM] = norm
-        rates[CLIP] = max_norm / norm if 0 < max_norm < norm else 1.0
+        rates[clock.NORM] = norm
+        rates[clock.CLIP] = max_norm / norm if 0 < max_norm < norm else 1.0
 
 
 def grad_norm(grads, max_norm, work, rates):
-    """reference.grad_norm: a sum for each block, then the sum of those."""
+    """ops.optimise.grad_norm: a sum for each block, then the sum of those."""
     count, skip = norm_sums(grads.size), address(work) % 8 // work.dtype.itemsize  # float64 stands on 8 bytes
     sums = work[skip : skip + 2 * count]
     launch(squares_kernel, count, THREADS, grads, grads.size, int(aligned(grads)), sums)
@@ -136,7 +102,8 @@ def adam_one(g, value, m, v, numbers):
 @kernel(expect=("LDG.128", "STG.128"))
 def adam_kernel(grads, rates, keep_m, take_m, keep_v, take_v, eps, n, whole, values, m, v):
     real, first = grads.dtype.type, first_of_four()
-    clip, lr, correction = real(rates[CLIP]), real(rates[LR]) * real(rates[CORRECTION1]), real(rates[CORRECTION2])
+    clip, correction = real(rates[clock.CLIP]), real(rates[clock.CORRECTION2])
+    lr = real(rates[clock.LR]) * real(rates[clock.CORRECTION1])
     numbers = clip, lr, correction, keep_m, take_m, keep_v, take_v, eps, real(LEAST_M), real(LEAST_V)
     if whole and first + np.uint32(4) <= n:
         g0, g1, g2, g3 = load4(grads, first)
@@ -158,7 +125,7 @@ def adam_kernel(grads, rates, keep_m, take_m, keep_v, take_v, eps, n, whole, val
 
 
 def adam(grads, rates, beta1, beta2, eps, values, m, v):
-    """reference.adam in one pass: seven streams of memory and nothing in between."""
+    """ops.optimise.adam in one pass: seven streams of memory and nothing in between."""
     real, whole = grads.dtype.type, int(aligned(grads, values, m, v))
     options = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2), real(eps)
     blocks = blocks_for(grads.size, 4 * THREADS)
@@ -168,7 +135,7 @@ def adam(grads, rates, beta1, beta2, eps, values, m, v):
 @kernel(expect=("LDG.128", "STG.128"))
 def sgd_kernel(grads, rates, keep, n, whole, values, m):
     real, first = grads.dtype.type, first_of_four()
-    clip, lr, least = real(rates[CLIP]), real(rates[LR]), real(LEAST_M)
+    clip, lr, least = real(rates[clock.CLIP]), real(rates[clock.LR]), real(LEAST_M)
     if whole and first + np.uint32(4) <= n:
         g0, g1, g2, g3 = load4(grads, first)
         x0, x1, x2, x3 = load4(values, first)
@@ -186,7 +153,7 @@ def sgd_kernel(grads, rates, keep, n, whole, values, m):
 
 
 def sgd(grads, rates, momentum, values, m):
-    """reference.sgd in one pass."""
+    """ops.optimise.sgd in one pass."""
     blocks, whole = blocks_for(grads.size, 4 * THREADS), int(aligned(grads, values, m))
     launch(sgd_kernel, blocks, THREADS, grads, rates, grads.dtype.type(momentum), grads.size, whole, values, m)
 
@@ -197,31 +164,32 @@ def sgd(grads, rates, momentum, values, m):
 @device_function
 def player_tick(plan, row, step, rates, rate):
     """Learning rate and corrections of one player, whose numbers begin at plan[row] and rates[rate]."""
-    t = np.float64((step - 1) // np.int64(plan[row + EVERY]) + 1)
-    warm, kind = plan[row + LR_WARMUP], plan[row + KIND]
+    t = np.float64((step - 1) // np.int64(plan[row + clock.EVERY]) + 1)
+    warm, kind = plan[row + clock.LR_WARMUP], plan[row + clock.KIND]
     scale = t / warm if t < warm else 1.0
-    if kind == STEPWISE:
-        scale *= plan[row + GAMMA] ** np.float64(math.floor((t - 1) / plan[row + PERIOD]))
-    elif kind == COSINE and t > warm:
-        last = plan[row + TOTAL] - warm
+    if kind == clock.STEPWISE:
+        scale *= plan[row + clock.GAMMA] ** np.float64(math.floor((t - 1) / plan[row + clock.PERIOD]))
+    elif kind == clock.COSINE and t > warm:
+        last = plan[row + clock.TOTAL] - warm
         done = (t - 1 - warm) / (last if last > 1 else 1.0)
         scale *= 0.5 * (1 + cos_pi(done if done < 1 else 1.0))
-    rates[rate + LR] = plan[row + BASE_LR] * scale
-    rates[rate + CORRECTION1] = 1 / (1 - plan[row + BETA1] ** t)
-    rates[rate + CORRECTION2] = 1 / (1 - plan[row + BETA2] ** t)
+    rates[rate + clock.LR] = plan[row + clock.BASE_LR] * scale
+    rates[rate + clock.CORRECTION1] = 1 / (1 - plan[row + clock.BETA1] ** t)
+    rates[rate + clock.CORRECTION2] = 1 / (1 - plan[row + clock.BETA2] ** t)
 
 
 @kernel(doubles=True)
 def tick_kernel(plan, players, n, counters, rates):
     """One warp: a player or a KL weight to a thread."""
     thread = np.uint32(cuda.threadIdx.x)
-    step = np.int64(counters[STEP]) + 1
+    step = np.int64(counters[clock.STEP]) + 1
     cuda.syncthreads()  # all have read it
     if thread == 0:
-        per_epoch = np.int64(plan[STEPS_PER_EPOCH])
-        counters[STEP], counters[EPOCH] = step, (step - 1) // per_epoch
-        counters[CURSOR] = (step - 1) % per_epoch * np.int64(plan[BATCH_SIZE])
-    warm, cycle, capacity, beta, place = plan[BETA_WARMUP], np.int64(plan[BETA_CYCLE]), plan[CAPACITY], plan[BETA], step
+        per_epoch = np.int64(plan[clock.STEPS_PER_EPOCH])
+        counters[clock.STEP], counters[clock.EPOCH] = step, (step - 1) // per_epoch
+        counters[clock.CURSOR] = (step - 1) % per_epoch * np.int64(plan[clock.BATCH_SIZE])
+    warm, cycle, place = plan[clock.BETA_WARMUP], np.int64(plan[clock.BETA_CYCLE]), step
+    capacity, beta = plan[clock.CAPACITY], plan[clock.BETA]
     if cycle > 0:
         place = (step - 1) % cycle + 1
     ramp = place / warm if place < warm else 1.0
@@ -229,16 +197,18 @@ def tick_kernel(plan, players, n, counters, rates):
         beta *= ramp
     p = thread
     while p < players:
-        player_tick(plan, PLAN_HEAD + p * PLAN, step, rates, p * RATES)
-        rate = p * RATES
-        rates[rate + KL_BETA], rates[rate + KL_CAPACITY], rates[rate + KL_FREE] = beta, capacity * ramp, plan[FREE_BITS]
+        player_tick(plan, clock.PLAN_HEAD + p * clock.PLAN, step, rates, p * clock.RATES)
+        rate = p * clock.RATES
+        rates[rate + clock.KL_BETA], rates[rate + clock.KL_CAPACITY] = beta, capacity * ramp
+        rates[rate + clock.KL_FREE] = plan[clock.FREE_BITS]
         p = np.uint32(p + np.uint32(ONE_WARP))
-    i = np.uint32(players * RATES + thread)
+    i = np.uint32(players * clock.RATES + thread)
     while i < n:
         rates[i] = beta
         i = np.uint32(i + np.uint32(ONE_WARP))
 
 
 def tick(plan, counters, rates):
-    """reference.tick."""
-    launch(tick_kernel, 1, ONE_WARP, plan, (plan.size - PLAN_HEAD) // PLAN, rates.size, counters, rates)
+    """ops.optimise.tick."""
+    players = (plan.size - clock.PLAN_HEAD) // clock.PLAN
+    launch(tick_kernel, 1, ONE_WARP, plan, players, rates.size, counters, rates)

@@ -34,15 +34,22 @@ def _announce() -> None:
         on_compile()
 
 
-def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+def _decorator(on_disk: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    # error_model="numpy": a division by zero gives inf or NaN, as everywhere else, and leaves loops free of branches
+    def make(function: Callable[..., Any], keep: bool) -> Any:
+        return numba.njit(cache=keep, nogil=True, error_model="numpy", **options)(function)
+
     def decorate(function: Callable[..., Any]) -> Any:
         if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1: plain Python, for the ops that use no vector code
             return function
-        return cache.kept(lambda keep: numba.njit(cache=keep, **options)(function), numba.config, CACHE, _announce)
+        if not on_disk:
+            return make(function, False)
+        return cache.kept(lambda keep: make(function, keep), numba.config, CACHE, _announce)
 
     return decorate
 
 
-# error_model="numpy": a division by zero gives inf or NaN, as everywhere else, and leaves loops free of branches
-jit = _decorator(nogil=True, error_model="numpy")
-parallel = _decorator(nogil=True, error_model="numpy", parallel=True)
+jit = _decorator()  # what Python calls, or another function by its address
+parallel = _decorator(parallel=True)
+# what compiled functions alone call: part of their machine code, without wrappers or files of its own
+inner = _decorator(on_disk=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

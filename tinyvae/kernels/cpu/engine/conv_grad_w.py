@@ -1,5 +1,4 @@
 """The gradient of a convolution to its weight, in partial sums over fixed pieces of the batch.
-It knows windows and pieces; the tile knows registers.
 
 grad_w[k, f] = Σ window[k] · grad_y[f] over all windows. The tile's rows are numbers k of the window, its columns are f:
 the windows of one row of the output are equally far apart, so each k is read where it stands in the padded image.
@@ -10,23 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .compile import jit, parallel
+from .compile import inner, jit, parallel
+from .parts import in_tasks
 from .product import TABLE
-from .stack import put, stack
-from .tile import ACROSS, FROM_C, FROM_ZERO, MIDDLE, TALL, VECTOR_BYTES, tile
+from .stack import lanes_of, put, size_of, stack
+from .tile import ACROSS, FROM_C, FROM_ZERO, MIDDLE, TALL, Ends, Steps, tile
 from .windows import aligned, clear, copy_padded
 
 JOINED = 4096  # numbers of the gradient whose partial sums are added at a time
 
 
-@jit
-def weight_band(tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start):
+@inner
+def weight_band(tiles, kind, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start):
     """total (KH·KW·C, F) (+)= the rows oh0 … oh1 − 1 of an image, or all rows of several, whose padded images lie
     `apart` bytes from one another; grad: the address of the first one's gradient."""
     C, OW, F = shape
     KH, KW, sh, sw, _, _ = geometry
-    rows, outs = stack(TABLE), stack(TABLE)
-    run, panel = KW * C, ACROSS * lanes
+    rows, outs, size = stack(TABLE), stack(TABLE), size_of(kind)
+    run, panel = KW * C, ACROSS * lanes_of(kind)
+    a, b = Steps(sw * C * size, sh * wide, apart), Steps(F * size, OW * F * size, (oh1 - oh0) * OW * F * size)
     K = KH * run
     most = MIDDLE if K % MIDDLE == 0 and K % TALL else TALL
     for k in range(0, K, most):
@@ -36,46 +37,32 @@ def weight_band(tiles, kind, size, lanes, pad, wide, apart, images, grad, shape,
             put(outs, i, total + (k + i) * F * size)
         for f in range(0, F, panel):
             tile(
-                tiles, kind, rows, sw * C * size, sh * wide, apart, grad + (oh0 * OW * F + f) * size, F * size,
-                OW * F * size, (oh1 - oh0) * OW * F * size, outs, f * size, OW, oh1 - oh0, images, start, 0, 0,
-                height, min(panel, F - f),
+                tiles, kind, rows, a, grad + (oh0 * OW * F + f) * size, b, outs, f * size,
+                Steps(OW, oh1 - oh0, images), Ends(start, 0, 0), height, min(panel, F - f),
             )  # fmt: skip
 
 
-@jit
-def weight_task(tiles, kind, x, grad_y, geometry, total, pad, apart, together, r0, r1):
-    """total = Σ over the output's rows r0 … r1 − 1, counted through the batch; `together` images at a time."""
+@in_tasks
+def weight_tasks(task, r0, r1, geometry, tiles, kind, x, grad_y, total, size_of_total, pad, apart, together):
+    """A sum over the output's rows r0 … r1 − 1, counted through the batch, `together` images at a time. The sums of
+    the tasks begin `size_of_total` bytes apart, from `total` on; a task's padded images are `apart` bytes apart."""
+    total, pad = total + task * size_of_total, pad + task * together * apart
     _, H, W, C = x.shape
     _, OH, OW, F = grad_y.shape
     _, _, _, _, ph, pw = geometry
-    size = x.itemsize
-    lanes, wide, shape = VECTOR_BYTES // size, (W + 2 * pw) * C * size, (C, OW, F)
-    clear(kind, lanes, size, pad, together * apart // size)
+    size, wide, shape = size_of(kind), (W + 2 * pw) * C * size_of(kind), (C, OW, F)
+    clear(kind, pad, together * apart // size)
     start, n = FROM_ZERO, r0 // OH
     while n * OH < r1:
         oh0, oh1 = max(r0 - n * OH, 0), min(r1 - n * OH, OH)
         images = 1 if oh0 > 0 or oh1 < OH else min(together, (r1 - n * OH) // OH)
         for i in range(images):
-            source, first = x.ctypes.data + (n + i) * H * W * C * size, ph * wide + pw * C * size
-            copy_padded(kind, lanes, size, source, H, W * C, pad + i * apart, wide, first)
-        grad = grad_y.ctypes.data + n * OH * OW * F * size
-        weight_band(
-            tiles, kind, size, lanes, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start
-        )  # fmt: skip
+            source, first = np.int64(x.ctypes.data) + (n + i) * H * W * C * size, ph * wide + pw * C * size
+            copy_padded(kind, source, H, W * C, pad + i * apart, wide, first)
+        grad = np.int64(grad_y.ctypes.data) + n * OH * OW * F * size
+        weight_band(tiles, kind, pad, wide, apart, images, grad, shape, geometry, total, oh0, oh1, start)
         start = FROM_C
         n += images
-
-
-@parallel
-def weight_tasks(tiles, kind, x, grad_y, geometry, total, apart, pad, pad_apart, together, tasks):
-    """weight_task in pieces of the batch, each into a sum of its own."""
-    rows = grad_y.shape[0] * grad_y.shape[1]
-    for each in prange(tasks):
-        task = np.int64(each)
-        weight_task(
-            tiles, kind, x, grad_y, geometry, total + task * apart, pad + task * together * pad_apart, pad_apart,
-            together, rows * task // tasks, rows * (task + 1) // tasks,
-        )  # fmt: skip
 
 
 @jit
@@ -83,12 +70,13 @@ def backward_w(tiles, x, grad_y, geometry, add, work, grad_w, tasks, apart, pad_
     """conv2d_grad_w without the bias: partial sums of fixed pieces of the batch, added in order. work: the sums, the
     padded images, of each one for each task."""
     kind, size = grad_w.dtype.type(0), grad_w.itemsize
-    total = aligned(work)
+    total = np.int64(aligned(work))
     pad = total + tasks * apart * size
     weight_tasks(
-        tiles, kind, x, grad_y, geometry, total, apart * size, pad, pad_apart * size, together, tasks
+        grad_y.shape[0] * grad_y.shape[1], tasks, geometry, tiles, kind, x, grad_y, total, apart * size, pad,
+        pad_apart * size, together,
     )  # fmt: skip
-    join_tasks(work[(total - work.ctypes.data) // size :], grad_w.reshape(-1), add, tasks, apart)
+    join_tasks(work[(total - np.int64(work.ctypes.data)) // size :], grad_w.reshape(-1), add, tasks, apart)
 
 
 @parallel

@@ -1,5 +1,4 @@
 """The gradient of a convolution to its input, which is also the transposed convolution.
-It knows phases and windows that are scattered; windows.py knows how windows are read.
 
 With as many channels as a vector has lanes, the gradient is a convolution again. The pixels h of the image fall into
 `stride` phases: those with h + padding = stride·t + a meet the kernel's rows u = a, a + stride, … only, at the
@@ -11,30 +10,30 @@ few at a time, and added to the image where they belong.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from .compile import jit, parallel
+from .compile import inner, jit
+from .parts import in_tasks
 from .product import PANEL_BYTES, TABLE, pack_panels, pack_transposed
-from .stack import add_number, add_vector, copy_whole, move, put, stack
-from .tile import ACROSS, FROM_BIAS, FROM_ZERO, TALL, VECTOR_BYTES, tile
-from .windows import aligned, clear, copy_padded, window_grid
+from .stack import add_number, add_vector, copy_whole, lanes_of, move, put, size_of, stack
+from .tile import ACROSS, FROM_BIAS, FROM_ZERO, TALL, Ends, Matrix, Steps, tile
+from .windows import Grid, Pieces, aligned, clear, copy_padded, window_grid
 
 
-@jit
-def pack_phase(kind, size, lanes, w, shape, a, b, sh, sw, target):
+@inner
+def pack_phase(kind, w, shape, a, b, sh, sw, target):
     """The part of the kernel (KH, KW, C, F) that phase (a, b) meets, turned round, as (taps, F) rows of C columns."""
     KH, KW, C, F = shape
-    panel = ACROSS * lanes
+    size, panel = size_of(kind), ACROSS * lanes_of(kind)
     for c in range(0, C, panel):
         for r in range((KH - a + sh - 1) // sh - 1, -1, -1):
             for s in range((KW - b + sw - 1) // sw - 1, -1, -1):
                 source = w + (((a + sh * r) * KW + b + sw * s) * C + c) * F * size
-                pack_transposed(kind, size, lanes, source, F * size, min(panel, C - c), F, target, PANEL_BYTES)
+                pack_transposed(kind, source, F * size, min(panel, C - c), F, target, PANEL_BYTES)
                 target += F * PANEL_BYTES
     return target
 
 
-@jit
+@inner
 def first_and_count(size, phase, stride, padding):
     """t of the first pixel of a phase, and how many there are: pixel = stride·t + phase − padding, within the image."""
     first = max(0, (padding - phase + stride - 1) // stride)
@@ -42,20 +41,21 @@ def first_and_count(size, phase, stride, padding):
     return first, max(0, last - first + 1)
 
 
-@jit
-def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, n0, n1):
-    """grad_x of the images n0 … n1 − 1, phase by phase; pad: the address of this task's padded gradient."""
+@in_tasks
+def gradient_tasks(task, n0, n1, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, apart):
+    """grad_x of the images n0 … n1 − 1, phase by phase; the padded gradients of the tasks lie `apart` bytes from each
+    other, from `pad` on."""
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
-    KH, KW, sh, sw, ph, pw = geometry
-    size = grad_x.itemsize
-    lanes, panel, wide = VECTOR_BYTES // size, ACROSS * VECTOR_BYTES // size, padded[1] * F * size
-    panels = (C + panel - 1) // panel
-    clear(kind, lanes, size, pad, padded[0] * padded[1] * F)
-    start = FROM_BIAS if b.size else FROM_ZERO
+    KH, KW, sh, sw, ph, pw, above, before, padded_rows, padded_columns = numbers
+    size, panel = size_of(kind), ACROSS * lanes_of(kind)
+    wide, panels = padded_columns * F * size, (C + panel - 1) // panel
+    pad += task * apart
+    clear(kind, pad, padded_rows * padded_columns * F)
+    ends = Ends(FROM_BIAS if b.size else FROM_ZERO, np.int64(b.ctypes.data), relu)
     for n in range(n0, n1):
-        first = before[0] * wide + before[1] * F * size
-        copy_padded(kind, lanes, size, grad_y.ctypes.data + n * OH * OW * F * size, OH, OW * F, pad, wide, first)
+        image = np.int64(grad_y.ctypes.data) + n * OH * OW * F * size
+        copy_padded(kind, image, OH, OW * F, pad, wide, above * wide + before * F * size)
         weight = packed
         for a in range(sh):
             t, R = first_and_count(H, a, sh, ph)
@@ -67,16 +67,14 @@ def gradient_images(tiles, kind, grad_y, packed, b, geometry, before, padded, re
                 if down <= 0 or right <= 0:
                     untouched(grad_x[n], h, v, sh, sw, R, Q, b, relu)
                     continue
-                source = pad + (before[0] + t - down + 1) * wide + (before[1] + s - right + 1) * F * size
-                out = grad_x.ctypes.data + ((n * H + h) * W + v) * C * size
-                window_grid(
-                    tiles, kind, size, lanes, source, wide, F * size, out, sh * W * C * size, sw * C * size, R, Q,
-                    right * F, down, wide, weight, C, start, b.ctypes.data, relu,
-                )  # fmt: skip
+                corner = pad + (above + t - down + 1) * wide + (before + s - right + 1) * F * size
+                first = np.int64(grad_x.ctypes.data) + ((n * H + h) * W + v) * C * size
+                source, out = Grid(corner, wide, F * size), Grid(first, sh * W * C * size, sw * C * size)
+                window_grid(tiles, kind, source, out, R, Q, Pieces(right * F, down, wide), weight, C, ends)
                 weight += down * right * F * panels * PANEL_BYTES
 
 
-@jit
+@inner
 def untouched(image, h, v, sh, sw, R, Q, b, relu):
     """Pixels that no window reads: the bias alone, as at all others."""
     for r in range(R):
@@ -86,38 +84,30 @@ def untouched(image, h, v, sh, sw, R, Q, b, relu):
                 image[h + r * sh, v + q * sw, c] = 0 if relu and value < 0 else value
 
 
-@parallel
-def gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, apart, tasks):
-    """gradient_images in pieces of the batch."""
-    B = grad_x.shape[0]
-    for each in prange(tasks):
-        task = np.int64(each)
-        n0, n1 = B * task // tasks, B * (task + 1) // tasks
-        gradient_images(
-            tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad + task * apart, n0, n1
-        )  # fmt: skip
-
-
 @jit
-def backward_x(tiles, grad_y, w, b, geometry, before, padded, relu, work, grad_x, tasks, pads, apart):
-    """conv2d_grad_x by phases. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
-    _, _, sh, sw, _, _ = geometry
+def backward_x(tiles, grad_y, w, b, numbers, relu, work, grad_x, tasks, pads, apart):
+    """conv2d_grad_x by phases. numbers: the kernel, the stride, the padding, and of the padded gradient the zeros above
+    and before it and its shape. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
+    sh, sw = numbers[2], numbers[3]
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
-    packed = target = aligned(work)
+    packed = target = np.int64(aligned(work))
     for a in range(sh):
         for c in range(sw):
-            target = pack_phase(kind, size, VECTOR_BYTES // size, w.ctypes.data, w.shape, a, c, sh, sw, target)
+            target = pack_phase(kind, np.int64(w.ctypes.data), w.shape, a, c, sh, sw, target)
     pad = packed + pads * size
-    gradient_tasks(tiles, kind, grad_y, packed, b, geometry, before, padded, relu, grad_x, pad, apart * size, tasks)
+    gradient_tasks(
+        grad_x.shape[0], tasks, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, apart * size
+    )  # fmt: skip
 
 
 # With few channels a row of that tile would be mostly empty. Then whole windows of gradients are made, grad_y wᵀ, TALL
 # at a time, and added where the windows were read.
 
 
-@jit
-def scatter(kind, size, lanes, patch, run, runs, image, wide):
+@inner
+def scatter(kind, patch, run, runs, image, wide):
     """image += one window: `runs` pieces of `run` numbers, `wide` bytes apart in the image."""
+    size, lanes = size_of(kind), lanes_of(kind)
     for u in range(runs):
         source, target = patch + u * run * size, image + u * wide
         if run < lanes // 2:  # single numbers: a vector would read what the window before has just written
@@ -128,36 +118,40 @@ def scatter(kind, size, lanes, patch, run, runs, image, wide):
                 add_vector(kind, source + i * size, target + i * size, run - i)
 
 
-@jit
-def scattered_images(tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, patch, n0, n1):
-    """grad_x of the images n0 … n1 − 1; image, patch: addresses of this task's padded image and patch of windows."""
+@in_tasks
+def scattered_tasks(
+    task, n0, n1, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, apart, patch, patch_apart
+):  # fmt: skip
+    """grad_x of the images n0 … n1 − 1; image, patch: the addresses of the first task's padded image and patch of
+    windows; those of the others are `apart` and `patch_apart` bytes apart."""
+    image, patch = image + task * apart, patch + task * patch_apart
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
     KH, KW, sh, sw, ph, pw = geometry
-    size = grad_x.itemsize
-    lanes, wide = VECTOR_BYTES // size, (W + 2 * pw) * C * size
-    K, panel, pixels = KH * KW * C, ACROSS * lanes, OH * OW
+    size, lanes = size_of(kind), lanes_of(kind)
+    wide, K, panel, pixels = (W + 2 * pw) * C * size, KH * KW * C, ACROSS * lanes, OH * OW
     row = (K + lanes - 1) // lanes * lanes * size
+    grad_at, out = np.int64(grad_y.ctypes.data), np.int64(grad_x.ctypes.data)
     rows, outs = stack(TABLE), stack(TABLE)
     for i in range(TALL):
         put(outs, i, patch + i * row)
     for n in range(n0, n1):
-        clear(kind, lanes, size, image, (H + 2 * ph) * (W + 2 * pw) * C)
+        clear(kind, image, (H + 2 * ph) * (W + 2 * pw) * C)
         for p in range(0, pixels, TALL):
             height = min(TALL, pixels - p)
             for i in range(height):
-                put(rows, i, grad_y.ctypes.data + (n * pixels + p + i) * F * size)
+                put(rows, i, grad_at + (n * pixels + p + i) * F * size)
             for j in range(0, K, panel):
                 weight = packed + j // panel * F * PANEL_BYTES
                 tile(
-                    tiles, kind, rows, size, 0, 0, weight, PANEL_BYTES, 0, 0, outs, j * size, F, 1, 1, FROM_ZERO, 0, 0,
-                    height, min(panel, K - j),
+                    tiles, kind, rows, Steps(size, 0, 0), weight, Steps(PANEL_BYTES, 0, 0), outs, j * size,
+                    Steps(F, 1, 1), Ends(FROM_ZERO, 0, 0), height, min(panel, K - j),
                 )  # fmt: skip
             for i in range(height):
                 corner = image + (p + i) // OW * sh * wide + (p + i) % OW * sw * C * size
-                scatter(kind, size, lanes, patch + i * row, KW * C, KH, corner, wide)
+                scatter(kind, patch + i * row, KW * C, KH, corner, wide)
         for h in range(H):
-            source, target = image + (h + ph) * wide + pw * C * size, grad_x.ctypes.data + (n * H + h) * W * C * size
+            source, target = image + (h + ph) * wide + pw * C * size, out + (n * H + h) * W * C * size
             for i in range(0, W * C - lanes + 1, lanes):
                 copy_whole(kind, source + i * size, target + i * size)
             for i in range(W * C - W * C % lanes, W * C):
@@ -173,28 +167,16 @@ def scattered_images(tiles, kind, grad_y, packed, b, geometry, relu, grad_x, ima
                 flat[i] = 0 if flat[i] < 0 else flat[i]
 
 
-@parallel
-def scattered_tasks(tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, apart, patch, patch_apart, tasks):
-    """scattered_images in pieces of the batch."""
-    B = grad_x.shape[0]
-    for each in prange(tasks):
-        task = np.int64(each)
-        n0, n1 = B * task // tasks, B * (task + 1) // tasks
-        scattered_images(
-            tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image + task * apart, patch + task * patch_apart,
-            n0, n1,
-        )  # fmt: skip
-
-
 @jit
 def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, images, apart, patches, patch_apart):
     """conv2d_grad_x by scattering. work: the packed kernel (F, KH·KW·C); from `images` on the padded images, from
     `patches` on the patches."""
     KH, KW, C, F = w.shape
     kind, size = grad_x.dtype.type(0), grad_x.itemsize
-    K, packed = KH * KW * C, aligned(work)
-    pack_panels(kind, size, VECTOR_BYTES // size, w.ctypes.data, F * size, True, 0, F, 0, K, packed, F * PANEL_BYTES)
+    K, packed = KH * KW * C, np.int64(aligned(work))
+    pack_panels(kind, Matrix(np.int64(w.ctypes.data), F * size, 1), 0, F, 0, K, packed, F * PANEL_BYTES)
     image, patch = packed + images * size, packed + patches * size
     scattered_tasks(
-        tiles, kind, grad_y, packed, b, geometry, relu, grad_x, image, apart * size, patch, patch_apart * size, tasks
+        grad_x.shape[0], tasks, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, apart * size, patch,
+        patch_apart * size,
     )  # fmt: skip

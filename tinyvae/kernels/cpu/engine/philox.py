@@ -10,14 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from ...clock import ROW
-from .compile import jit
+from ... import clock
+from .compile import inner
+from .parts import in_parts
 from .vector_math import inlined, stack_array, unit
 
 BUFFER = 1024  # words computed at a time
 GROUP = 8  # blocks in a round of the vector loop: always whole rounds, a block alone costs as much as eight
 SPACE = BUFFER + 4 * (GROUP + 1)  # for a first position within a block and a last round that is not full
-CHUNK = 8 * BUFFER  # positions per part, where parts are drawn side by side
+CHUNK = 8 * BUFFER  # positions per part
 PAYS = 1 << 15  # numbers from which threads pay, where each is drawn
 MASK, HALF, ONE, FOUR = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1), np.uint64(4)
 MULTIPLY0, MULTIPLY1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -36,7 +37,7 @@ def philox(block, step, stream, seed):
     return c0, c1, c2, c3
 
 
-@jit
+@inner
 def draw(position, count, step, stream, seed, words):
     """Whole blocks into `words`; returns the view of it that starts at `position`.
 
@@ -55,19 +56,13 @@ def draw(position, count, step, stream, seed, words):
     return words[lane:]
 
 
-@jit
-def parts(out):
-    """The number of parts of an array of any shape."""
-    return (out.size + CHUNK - 1) // CHUNK
-
-
-@jit
+@inner
 def position_of(counters, out, start):
     """The flat position of element `start` of out, whose rows begin at row ROW of the whole array."""
-    return counters[ROW] * np.uint64(out.shape[1]) + np.uint64(start)
+    return counters[clock.ROW] * np.uint64(out.shape[1]) + np.uint64(start)
 
 
-@jit
+@inner
 def below(position, step, stream, seed, p, scale, out):
     """out = 1 where uniform < p · scale, else 0, in the precision of that product. p, out: (n,)."""
     words = carray(stack_array(np.uint32(0), SPACE), SPACE)
@@ -77,3 +72,28 @@ def below(position, step, stream, seed, p, scale, out):
         drawn = draw(position + np.uint64(start), piece.size, step, np.uint64(stream), seed, words)
         for i in range(piece.size):
             piece[i] = one if unit(drawn[i], scale) < chance[i] * scale else zero
+
+
+def drawing(fill):
+    """An op that draws a word for each element of `out`, row by row, CHUNK of them on a thread.
+
+    fill(words, drawn, start, piece, *arguments) writes `piece`, the elements of out from the flat
+    index `start` on. The word of piece[i] is drawn[i]; `words` are whole blocks, of which `drawn`
+    is a part. Returns run(counters, stream, out,
+    *arguments), which Python calls.
+    """
+    fill = inner(fill)
+
+    @in_parts(CHUNK, pays=PAYS)
+    def draws(first, last, counters, stream, out, *arguments):
+        words, flat = carray(stack_array(np.uint32(0), SPACE), SPACE), out.reshape(-1)
+        step, seed = counters[clock.STEP], counters[clock.SEED]
+        for start in range(first, last, BUFFER):
+            piece = flat[start : min(start + BUFFER, last)]
+            position = position_of(counters, out, start)
+            drawn = draw(position, piece.size, step, np.uint64(stream), seed, words)
+            fill(words, drawn, start, piece, *arguments)
+
+    return lambda counters, stream, out, *arguments: draws(
+        out.size, out.size, counters, stream, out, *arguments
+    )

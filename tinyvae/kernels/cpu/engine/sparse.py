@@ -1,5 +1,5 @@
 """Products whose left factor is mostly zeros, as the pixels of digits are: C = A B over the k where A is not zero.
-It knows rows, lists and threads; dense.py asks `worth` whether the zeros are many enough.
+It knows rows, lists and threads; dense.py asks `pays` whether the zeros are many enough.
 
 Two rows of A are taken together. The k at which either is not zero are listed, with B's row and the two numbers; then
 two long rows of C are summed in registers, WIDE or SLIM vectors each, over the list. A row of B, once loaded, serves
@@ -16,10 +16,10 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
-from .compile import jit, parallel
+from .compile import inner, jit, parallel
 from .product import SMALL, pack_transposed
-from .stack import move, put, stack, vectors_of
-from .tile import ACROSS, I1, I64, TALL, VECTOR_BYTES, address, call
+from .stack import lanes_of, move, put, size_of, stack, vectors_of
+from .tile import ACROSS, FROM_BIAS, FROM_ZERO, I1, I64, TALL, VECTOR_BYTES, Area, Ends, Matrix, address, call
 
 WIDE = (TALL * ACROSS - 2) // 2  # vectors of a row of C: two rows of them fill the registers as the tallest tile does
 SLIM = WIDE * 5 // 8  # the same where it covers a row with less overlap
@@ -61,7 +61,7 @@ def make_pair(across: int):
 
         entries: the address of `count` entries of a list, as list_pair writes them. b: the address of B in these
         columns. The start is C itself where add = 1, else the numbers at bias, else, where bias = 0, zeros. relu: 1 for
-        max(·, 0) at the end. skip: vectors at the beginning that another stretch has already written.
+        max(·, 0) at the end. skip: vectors at the beginning that another strip has already written.
         """
 
         def generate(context, builder, signature, arguments):
@@ -169,11 +169,11 @@ class _Pair:
 WIDE_PAIR, SLIM_PAIR = make_pair(WIDE), make_pair(SLIM)
 
 
-@jit
-def list_pair(kind, size, lanes, first, second, K, b_row, target):
+@inner
+def list_pair(kind, first, second, K, b_row, target):
     """Writes an entry for each k < K at which one of two rows of A, at the addresses first and second, is not zero:
     the offset of B's row k, and the two numbers. Returns how many."""
-    count = 0
+    size, lanes, count = size_of(kind), lanes_of(kind), 0
     for k in range(0, K, lanes):
         bits = lanes_not_zero(kind, first + k * size, K - k) | lanes_not_zero(kind, second + k * size, K - k)
         while bits != 0:
@@ -188,89 +188,88 @@ def list_pair(kind, size, lanes, first, second, K, b_row, target):
 
 
 @jit
-def listed_rows(kind, size, a, a_row, b, b_row, y, y_row, i0, i1, across, c0, c1, K, N, bias, relu):
-    """Rows i0 … i1 − 1 of C, its stretches c0 … c1 − 1 of `across` vectors. The last stretch ends where the row does,
-    and may cover some of the one before, which it leaves as it is."""
-    entries = stack(LIST)
-    lanes = VECTOR_BYTES // size
+def listed_rows(kind: float, a: Matrix, b: Matrix, y: Matrix, area: Area, across: int, K: int, N: int, ends: Ends):
+    """An area of C, from zeros or a bias on; its columns are counted in strips of `across` vectors. The last strip ends
+    where the row does, and may cover some of the one before, which it leaves as it is."""
+    size, lanes, entries = size_of(kind), lanes_of(kind), stack(LIST)
+    i0, i1, c0, c1 = area
     wide = across * lanes
     deep = min(DEEP, max(lanes, B_BYTES // (min(c1 * wide, N) - c0 * wide) // size // lanes * lanes))
     if N % lanes:
-        deep = K  # stretches then overlap within a vector, which must not be added to twice
+        deep = K  # strips then overlap within a vector, which must not be added to twice
     for k0 in range(0, K, deep):
         depth = min(deep, K - k0)
-        add, bend = 1 if k0 > 0 else 0, relu if k0 + depth == K else 0
+        add, relu = 1 if k0 > 0 else 0, ends.relu if k0 + depth == K else 0
         for i in range(i0, i1, 2):
             second = i + 1 if i + 1 < i1 else i
-            first_at, second_at = a + i * a_row + k0 * size, a + second * a_row + k0 * size
-            count = list_pair(kind, size, lanes, first_at, second_at, depth, b_row, entries)
+            first_at, second_at = a.at + i * a.row + k0 * size, a.at + second * a.row + k0 * size
+            count = list_pair(kind, first_at, second_at, depth, b.row, entries)
             for c in range(c0, c1):
                 begin = min(c * wide, N - wide)
                 j, skip = begin * size, (c * wide - begin) // lanes
-                row, start = b + k0 * b_row + j, bias + j if bias else 0
-                first, last = y + i * y_row + j, y + second * y_row + j
+                row, bias = b.at + k0 * b.row + j, ends.bias + j if ends.bias else 0
+                first, last = y.at + i * y.row + j, y.at + second * y.row + j
                 if across == WIDE:
-                    WIDE_PAIR(kind, entries, count, row, first, last, start, add, bend, skip)
+                    WIDE_PAIR(kind, entries, count, row, first, last, bias, add, relu, skip)
                 else:
-                    SLIM_PAIR(kind, entries, count, row, first, last, start, add, bend, skip)
+                    SLIM_PAIR(kind, entries, count, row, first, last, bias, add, relu, skip)
 
 
-@jit
+@inner
 def cut(count, part, parts, unit):
     """Where a part of `count` begins and ends, at multiples of `unit`; the last one ends with the whole."""
     first, last = count * part // parts, count * (part + 1) // parts
     return first // unit * unit, last // unit * unit if part + 1 < parts else last
 
 
+@inner
+def address_of(array):
+    """Signed: Numba's addresses are not, and beside a signed number they would become floats."""
+    return np.int64(array.ctypes.data)
+
+
 @parallel
 def spread_listed(rows, kind, a, w, bias, relu, y, across, down, beside):
     """y = a w + bias, or max(·, 0) of it, in down × beside tasks. rows: the address of listed_rows."""
     M, K = a.shape
-    N, size = y.shape[1], y.itemsize
-    lanes = VECTOR_BYTES // size
-    stretches = (N + across * lanes - 1) // (across * lanes)
-    a_at, w_at, y_at = np.int64(a.ctypes.data), np.int64(w.ctypes.data), np.int64(y.ctypes.data)
-    bias_at = np.int64(bias.ctypes.data) if bias.size else np.int64(0)
+    N, size, wide = y.shape[1], y.itemsize, across * lanes_of(kind)
+    strips = (N + wide - 1) // wide
+    left = Matrix(address_of(a), K * size, 0)
+    right, out = Matrix(address_of(w), N * size, 0), Matrix(address_of(y), N * size, 0)
+    ends = Ends(FROM_BIAS, address_of(bias) if bias.size else 0, relu)
     for each in prange(down * beside):
         task = np.int64(each)
         p, q = task // beside, task % beside
         i0, i1 = cut(M, p, down, 2)
-        c0, c1 = stretches * q // beside, stretches * (q + 1) // beside
-        numbers = (size, a_at, K * size, w_at, N * size, y_at, N * size, i0, i1, across, c0, c1, K, N, bias_at, relu)
-        call(rows, kind, numbers)
+        area = Area(i0, i1, strips * q // beside, strips * (q + 1) // beside)
+        call(rows, kind, (left, right, out, area, across, K, N, ends))
 
 
 @parallel
-def spread_turned(rows, kind, a, b, work, y, across, tasks):
-    """y = aᵀ b: each task turns its own columns of a into rows of `work` first."""
+def spread_transposed(rows, kind, a, b, work, y, across, tasks):
+    """y = aᵀ b: each task transposes its own columns of a into rows of `work` first."""
     K, M = a.shape
-    N, size = y.shape[1], y.itemsize
-    lanes = VECTOR_BYTES // size
-    stretches = (N + across * lanes - 1) // (across * lanes)
+    N, size, lanes = y.shape[1], y.itemsize, lanes_of(kind)
+    strips = (N + across * lanes - 1) // (across * lanes)
     row = (K + lanes - 1) // lanes * lanes * size
-    a_at, b_at = np.int64(a.ctypes.data), np.int64(b.ctypes.data)
-    y_at, turned = np.int64(y.ctypes.data), np.int64(work.ctypes.data)
+    a_at, columns = address_of(a), Matrix(address_of(work), row, 0)
+    right, out = Matrix(address_of(b), N * size, 0), Matrix(address_of(y), N * size, 0)
     for each in prange(tasks):
         task = np.int64(each)
         i0, i1 = cut(M, task, tasks, 2)
-        pack_transposed(kind, size, lanes, a_at + i0 * size, M * size, K, i1 - i0, turned + i0 * row, row)
-        numbers = (size, turned, row, b_at, N * size, y_at, N * size, i0, i1, across, 0, stretches, K, N, 0, 0)
-        call(rows, kind, numbers)
+        pack_transposed(kind, a_at + i0 * size, M * size, K, i1 - i0, columns.at + i0 * row, row)
+        call(rows, kind, (columns, right, out, Area(i0, i1, 0, strips), across, K, N, Ends(FROM_ZERO, 0, 0)))
 
 
 @parallel
-def turn(kind, w, turned, tasks):
-    """turned = wᵀ."""
+def transpose(kind, w, out, tasks):
+    """out = wᵀ."""
     K, N = w.shape
-    size = w.itemsize
-    lanes = VECTOR_BYTES // size
+    size, lanes, w_at, out_at = w.itemsize, lanes_of(kind), address_of(w), address_of(out)
     for each in prange(tasks):
         task = np.int64(each)
         i0, i1 = cut(K, task, tasks, lanes)
-        pack_transposed(
-            kind, size, lanes, w.ctypes.data + i0 * N * size, N * size, i1 - i0, N, turned.ctypes.data + i0 * size,
-            K * size,
-        )  # fmt: skip
+        pack_transposed(kind, w_at + i0 * N * size, N * size, i1 - i0, N, out_at + i0 * size, K * size)
 
 
 @jit
@@ -282,13 +281,13 @@ def few(a, share):
     return count <= share * flat.size
 
 
-def stretch(N: int, itemsize: int) -> int:
-    """Vectors of a stretch, WIDE or SLIM, whichever covers N columns with less overlap."""
+def strip_for(N: int, itemsize: int) -> int:
+    """Vectors of a strip, WIDE or SLIM, whichever covers N columns with less overlap."""
     vectors = -(-N * itemsize // VECTOR_BYTES)
     return min(WIDE, SLIM, key=lambda across: -(-vectors // across) * across)
 
 
-def worth(a, N: int, K: int) -> bool:
+def pays(a, N: int, K: int) -> bool:
     """Whether a's zeros make its product, N columns wide and K deep, quicker by lists."""
     lanes = VECTOR_BYTES // a.itemsize
     return a.size * N >= SMALL and WIDE * lanes <= N and (K <= DEEP or N % lanes == 0) and few(a, SHARE)
@@ -296,23 +295,23 @@ def worth(a, N: int, K: int) -> bool:
 
 def dense_listed(x, w, b, relu, y, threads: int) -> None:
     """y = x w + b, or max(·, 0) of it; the columns are spread over the threads, so that each needs its part of w."""
-    across = stretch(y.shape[1], y.itemsize)
-    stretches = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
-    beside = min(threads, stretches) if y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
+    across = strip_for(y.shape[1], y.itemsize)
+    strips = -(-y.shape[1] * y.itemsize // (across * VECTOR_BYTES))
+    beside = min(threads, strips) if y.shape[1] % (VECTOR_BYTES // y.itemsize) == 0 else 1
     spread_listed(
         address(listed_rows, y.itemsize), y.dtype.type(0), x, w, b, relu, y, across, max(1, threads // beside), beside
     )
 
 
 def grad_x_listed(grad_y, w, work, grad_x, threads: int) -> None:
-    """grad_x = grad_y wᵀ, with w turned first: a list wants whole rows."""
+    """grad_x = grad_y wᵀ, with w transposed first: a list wants whole rows."""
     K, N = w.shape
-    turned = work[: N * K].reshape(N, K)
-    turn(w.dtype.type(0), w, turned, threads)
-    dense_listed(grad_y, turned, work[:0], 0, grad_x, threads)
+    transposed = work[: N * K].reshape(N, K)
+    transpose(w.dtype.type(0), w, transposed, threads)
+    dense_listed(grad_y, transposed, work[:0], 0, grad_x, threads)
 
 
 def grad_w_listed(x, grad_y, work, grad_w, threads: int) -> None:
     """grad_w = xᵀ grad_y."""
-    across = stretch(grad_w.shape[1], x.itemsize)
-    spread_turned(address(listed_rows, x.itemsize), x.dtype.type(0), x, grad_y, work, grad_w, across, threads)
+    across = strip_for(grad_w.shape[1], x.itemsize)
+    spread_transposed(address(listed_rows, x.itemsize), x.dtype.type(0), x, grad_y, work, grad_w, across, threads)

@@ -28,6 +28,20 @@ def stack(typing, size):
     return types.int64(size), generate
 
 
+@intrinsic
+def size_of(typing, kind):
+    """Bytes of a number of kind's dtype: a constant."""
+    size = kind.bitwidth // 8
+    return types.int64(kind), lambda context, builder, signature, arguments: ir.Constant(I64, size)
+
+
+@intrinsic
+def lanes_of(typing, kind):
+    """Numbers of kind's dtype in a vector: a constant."""
+    lanes = SHAPES[kind.bitwidth // 8].lanes
+    return types.int64(kind), lambda context, builder, signature, arguments: ir.Constant(I64, lanes)
+
+
 def vectors_of(builder, kind) -> Vectors:
     itemsize = kind.bitwidth // 8
     return Vectors(builder, SHAPES[itemsize].lanes, itemsize)

@@ -1,37 +1,54 @@
-"""Sums over one array, and over the lines of a matrix; their order depends on the shapes alone."""
+"""Sums of an array, and over the lines of a matrix; their order depends on the shapes alone."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import prange
 
-from .compile import jit, parallel
+from .compile import inner, jit, parallel
 from .vector_math import add_in_any_order
 
 LONG = 128  # numbers of the row that short rows are joined to
 
 
-@jit
-def _copy(x, y):
+@inner
+def copy(x, y):
+    """y ← x, one row."""
     for i in range(y.size):
         y[i] = x[i]
 
 
-@jit
-def _sum(numbers):
-    """Σ in float64."""
-    total = 0.0
-    for i in range(numbers.size):
-        total = add_in_any_order(total, float(numbers[i]))
+@inner
+def add_to(x, total):
+    """total += x, one row."""
+    for i in range(total.size):
+        total[i] += x[i]
+
+
+@inner
+def sum_of(x):
+    """Σ x in x's dtype."""
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total = add_in_any_order(total, x[i])
     return total
 
 
-@jit
-def _weighted_sum(numbers, weights):
-    """Σ numbers · weights in float64."""
+@inner
+def sum64(x):
+    """Σ x in float64."""
     total = 0.0
-    for i in range(numbers.size):
-        total = add_in_any_order(total, numbers[i] * weights[i])
+    for i in range(x.size):
+        total = add_in_any_order(total, float(x[i]))
+    return total
+
+
+@inner
+def dot64(a, b):
+    """Σ a · b in float64."""
+    total = 0.0
+    for i in range(a.size):
+        total = add_in_any_order(total, float(a[i]) * float(b[i]))
     return total
 
 
@@ -41,7 +58,7 @@ def column_sums(flat, add, total, parts):
     sums = np.zeros((parts, total.size), total.dtype)
     for part in range(parts):
         part_sum(flat, sums, part)
-    join_parts(sums, add, total)
+    add_parts(sums, add, total)
 
 
 @jit
@@ -49,17 +66,7 @@ def column_sums_spread(flat, add, total, parts):
     """column_sums with the pieces spread over the threads."""
     sums = np.zeros((parts, total.size), total.dtype)
     part_sums(flat, sums)
-    join_parts(sums, add, total)
-
-
-@jit
-def join_parts(sums, add, total):
-    """total (+)= the rows of sums, in order."""
-    if not add:
-        total[:] = 0
-    for part in range(sums.shape[0]):
-        for j in range(total.size):
-            total[j] += sums[part, j]
+    add_parts(sums, add, total)
 
 
 @parallel
@@ -69,7 +76,17 @@ def part_sums(flat, sums):
         part_sum(flat, sums, np.int64(part))
 
 
-@jit
+@inner
+def add_parts(sums, add, total):
+    """total (+)= the rows of sums, in order."""
+    if not add:
+        total[:] = 0
+    for part in range(sums.shape[0]):
+        for j in range(total.size):
+            total[j] += sums[part, j]
+
+
+@inner
 def part_sum(flat, sums, part):
     """sums[part] = the column sums of a piece of the rows. Short rows are taken several at a time, as one long row,
     so that whole vectors are added."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple, get_type_hints
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -154,38 +155,82 @@ class Vectors:
         return self.builder.icmp_signed("<", places, self.repeat(self.builder.trunc(count, I32), kind))
 
 
-ARGUMENTS = (
-    "rows", "a_k", "a_run", "a_image", "b", "b_k", "b_run", "b_image", "outs", "offset", "K", "runs", "images", "start",
-    "bias", "relu", "height", "columns",
-)  # fmt: skip
 FROM_ZERO, FROM_C, FROM_BIAS = 0, 1, 2
 
 
+class Steps(NamedTuple):
+    """A number for each of a product's loops over terms: bytes from one k, run or image to the next, or how many."""
+
+    k: int
+    run: int
+    image: int
+
+
+class Ends(NamedTuple):
+    """How a product's sums begin and end.
+
+    start: FROM_ZERO, FROM_C, what C holds, or FROM_BIAS, a row of numbers at the address `bias`.
+    relu: 1 for max(·, 0) at the end.
+    """
+
+    start: int
+    bias: int
+    relu: int
+
+
+class Matrix(NamedTuple):
+    """A matrix in memory: its address, bytes from row to row, and whether it stands there transposed."""
+
+    at: int
+    row: int
+    transposed: int
+
+
+class Area(NamedTuple):
+    """Rows i0 … i1 − 1 and columns j0 … j1 − 1 of a product."""
+
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+
+
+def _type_of(hint):
+    """Numba's type of an integer, or of a NamedTuple of integers."""
+    return types.NamedUniTuple(int64, len(hint._fields), hint) if hasattr(hint, "_fields") else int64
+
+
+ARGUMENTS = (  # of a tile, behind `kind`; and their types, as some are passed together
+    "rows", "a_k", "a_run", "a_image", "b", "b_k", "b_run", "b_image", "outs", "offset", "K", "runs", "images", "start",
+    "bias", "relu", "height", "columns",
+)  # fmt: skip
+NUMBERS = [_type_of(kind) for kind in (int, Steps, int, Steps, int, int, Steps, Ends, int, int)]
+
+
 def make_tile(height: int, slim: bool, edge: bool):
-    """The intrinsic for one height. All arguments but the first are int64; strides are in bytes.
+    """The intrinsic for one height. Its arguments are those of ARGUMENTS, some of them together; strides are in bytes.
 
     kind: any number of the dtype meant. rows: the address of a table of `height` addresses, those of A[i, 0, 0, 0].
-    a_k, a_run, a_image: from one k, u, n to the next in A. b: address of B[0, 0, 0, 0]; b_k, b_run, b_image: as in A;
-    its columns are neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. K, runs,
-    images ≥ 1: how many k, u, n. start: FROM_ZERO, FROM_C, or FROM_BIAS, a row of numbers that begins at bias + offset.
-    relu: 1 for max(·, 0) at the end.
+    a = (a_k, a_run, a_image): from one k, u, n to the next in A. b_at: address of B[0, 0, 0, 0]; b: as a; its columns
+    are neighbours. outs: the address of a table of addresses, those of C[i, 0] less `offset`. count = (K, runs,
+    images), each ≥ 1: how many k, u, n. ends: the bias is a row of numbers that begins at bias + offset.
     slim: one vector wide. edge=False takes height and columns as full; edge=True reads row min(i, height − 1) of A in
     the place of a missing one, leaves missing columns of B unread, and writes only what is there.
     """
 
     @intrinsic
-    def tile(
-        typing, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias,
-        relu, height_, columns,
-    ):  # fmt: skip
+    def tile(typing, kind, rows, a, b_at, b, outs, offset, count, ends, height_, columns):
         def generate(context, builder, signature, arguments):
             itemsize = signature.args[0].bitwidth // 8
             full = SHAPES[itemsize]
             shape = Shape(height, 1 if slim else full.vectors, full.lanes)
-            _Tile(builder, shape, itemsize, edge, arguments[1:]).write()
+            flat = []
+            for value, given in zip(arguments[1:], signature.args[1:], strict=True):
+                flat += [value] if given is types.int64 else cgutils.unpack_tuple(builder, value)
+            _Tile(builder, shape, itemsize, edge, flat).write()
             return context.get_dummy_value()
 
-        return types.void(kind, *[types.int64] * len(ARGUMENTS)), generate
+        return types.void(kind, *NUMBERS), generate
 
     return tile
 
@@ -344,16 +389,13 @@ SLIM_TALL, SLIM_MIDDLE, SLIM_LOW = (make_tile(rows, slim=True, edge=True) for ro
 
 @jit
 def any_tile(
-    kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height,
-    columns, lanes,
+    kind: float, rows: int, a: Steps, b_at: int, b: Steps, outs: int, offset: int, count: Steps, ends: Ends,
+    height: int, columns: int, lanes: int,
 ):  # fmt: skip
     """The tile that fits a block of height × columns: full where both are, the lowest and slimmest that will do
     elsewhere. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
     """
-    numbers = (
-        rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias, relu, height,
-        columns,
-    )  # fmt: skip
+    numbers = (rows, a, b_at, b, outs, offset, count, ends, height, columns)
     if columns == ACROSS * lanes and (height in (TALL, MIDDLE, LOW)):
         if height == TALL:
             FULL_TALL(kind, *numbers)
@@ -377,10 +419,7 @@ def any_tile(
 
 
 @intrinsic
-def tile(
-    typing, at, kind, rows, a_k, a_run, a_image, b, b_k, b_run, b_image, outs, offset, K, runs, images, start, bias,
-    relu, height, columns,
-):  # fmt: skip
+def tile(typing, at, kind, rows, a, b_at, b, outs, offset, count, ends, height, columns):
     """Calls any_tile of `kind`'s dtype, which is compiled to the address `at`."""
 
     def generate(context, builder, signature, arguments):
@@ -389,12 +428,12 @@ def tile(
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [*arguments[1:], lanes])
         return context.get_dummy_value()
 
-    return types.void(types.int64, kind, *[types.int64] * len(ARGUMENTS)), generate
+    return types.void(types.int64, kind, *NUMBERS), generate
 
 
 @intrinsic
 def call(typing, at, kind, numbers):
-    """Calls the function that is compiled to the address `at`: kind first, then a tuple of integers."""
+    """Calls the function that is compiled to the address `at`: kind first, then what a tuple has."""
 
     def generate(context, builder, signature, arguments):
         given = [arguments[1], *cgutils.unpack_tuple(builder, arguments[2])]
@@ -407,13 +446,13 @@ def call(typing, at, kind, numbers):
 
 @cache
 def address(function, itemsize: int) -> int:
-    """Where function(kind, integers …) for numbers of `itemsize` bytes lies in memory; compiled, or read from the
-    disk, when first asked.
+    """Where function(kind, …) for numbers of `itemsize` bytes lies in memory; compiled, or read from the disk, when
+    first asked. Its annotations tell the types of the other arguments: int, or a NamedTuple of them.
 
     The address is that of the wrapper that Numba makes for callers in C: plain arguments, no Python objects.
     """
-    integers = function.py_func.__code__.co_argcount - 1
-    signature = void(float32 if itemsize == 4 else float64, *[int64] * integers)
+    _, *hints = get_type_hints(function.py_func).values()
+    signature = void(float32 if itemsize == 4 else float64, *map(_type_of, hints))
     function.compile(signature)
     compiled = function.overloads[signature.args]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)

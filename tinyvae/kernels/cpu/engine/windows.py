@@ -1,5 +1,4 @@
 """Windows of padded images on the register tile, channels last: what a convolution and its gradients share.
-It knows addresses and strides; what the sums mean is conv.py's, conv_grad_x.py's and conv_grad_w.py's affair.
 
 Channels last, the part of a window in one row of a padded image, KW·C numbers, lies in one piece in memory. So the tile
 reads windows where they stand: it is given the address of each window's first number, the distance from one row of
@@ -11,58 +10,73 @@ it: then no window needs a question about borders.
 
 from __future__ import annotations
 
-from .compile import jit
+from typing import NamedTuple
+
+from .compile import inner
 from .product import PANEL_BYTES, TABLE
-from .stack import copy_vector, put, stack
-from .tile import ACROSS, TALL, VECTOR_BYTES, tile
+from .stack import copy_vector, lanes_of, put, size_of, stack
+from .tile import ACROSS, TALL, VECTOR_BYTES, Steps, tile
 
 
-@jit
+class Grid(NamedTuple):
+    """Windows, or their sums: the address of the first, bytes to the next one below, and to the next one beside it."""
+
+    at: int
+    down: int
+    right: int
+
+
+class Pieces(NamedTuple):
+    """A window: `runs` pieces of K numbers each, `row` bytes from one to the next."""
+
+    K: int
+    runs: int
+    row: int
+
+
+@inner
 def aligned(work):
     """The first address in `work` on a vector's boundary; the scratch has room for what is left out."""
     return (work.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
 
 
-@jit
-def clear(kind, lanes, size, target, count):
+@inner
+def clear(kind, target, count):
     """`count` zeros, rounded up to whole vectors."""
-    for i in range(0, count, lanes):
-        copy_vector(kind, target, target + i * size, 0)
+    for i in range(0, count, lanes_of(kind)):
+        copy_vector(kind, target, target + i * size_of(kind), 0)
 
 
-@jit
-def copy_padded(kind, lanes, size, image, rows, count, target, target_row, first):
+@inner
+def copy_padded(kind, image, rows, count, target, target_row, first):
     """Rows of `count` numbers into a padded image, `first` bytes from its beginning. The zeros around them stay."""
+    size = size_of(kind)
     for h in range(rows):
         source, at = image + h * count * size, target + first + h * target_row
-        for i in range(0, count, lanes):
+        for i in range(0, count, lanes_of(kind)):
             copy_vector(kind, source + i * size, at + i * size, count - i)
 
 
-@jit
-def window_grid(
-    tiles, kind, size, lanes, source, down, right, out, out_down, out_right, R, Q, K, runs, run_row, packed, N,
-    start, bias, relu,
-):  # fmt: skip
+@inner
+def window_grid(tiles, kind, source, out, R, Q, window, packed, N, ends):
     """out[r, q, :] = start + Σ_u Σ_k window[r, q, u, k] · weight[u, k, :] for R × Q windows.
 
-    source, out: addresses; down, right, out_down, out_right: bytes from one window, or its sums, to the next.
-    A window is `runs` pieces of K numbers, run_row bytes apart. packed: the weight (runs·K, N) in panels.
+    source, out: Grid. window: Pieces. packed: the address of the weight (runs·K, N) in panels.
     """
-    rows, outs = stack(TABLE), stack(TABLE)
-    panel = ACROSS * lanes
+    rows, outs, size = stack(TABLE), stack(TABLE), size_of(kind)
+    panel, depth = ACROSS * lanes_of(kind), window.K * PANEL_BYTES
     for j in range(0, N, panel):
-        weight, wide = packed + j // panel * runs * K * PANEL_BYTES, min(panel, N - j)
+        weight, wide = packed + j // panel * window.runs * depth, min(panel, N - j)
         r = q = 0
         for p in range(0, R * Q, TALL):
             height = min(TALL, R * Q - p)
             for i in range(height):
-                put(rows, i, source + r * down + q * right)
-                put(outs, i, out + r * out_down + q * out_right)
+                put(rows, i, source.at + r * source.down + q * source.right)
+                put(outs, i, out.at + r * out.down + q * out.right)
                 q += 1
                 if q == Q:
                     r, q = r + 1, 0
             tile(
-                tiles, kind, rows, size, run_row, 0, weight, PANEL_BYTES, K * PANEL_BYTES, 0, outs, j * size, K, runs,
-                1, start, bias, relu, height, wide,
+                tiles, kind, rows, Steps(size, window.row, 0), weight, Steps(PANEL_BYTES, depth, 0), outs, j * size,
+                Steps(window.K, window.runs, 1), ends, height, wide,
             )  # fmt: skip

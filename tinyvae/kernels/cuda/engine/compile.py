@@ -62,9 +62,7 @@ class Kernel:
         if SIMULATED:
             return cuda.jit(self.function)
         options = {} if self.max_registers is None else {"max_registers": self.max_registers}
-        made = cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), cuda.config, CACHE, _announce)
-        made._cache._index_key = lambda types, code: (types, code.magic_tuple(), cache.described(self.function))
-        return made
+        return cache.kept(lambda keep: cuda.jit(cache=keep, **options)(self.function), cuda.config, CACHE, _announce)
 
 
 def kernel(

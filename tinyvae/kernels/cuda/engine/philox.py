@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...clock import ROW, SEED, STEP
+from ... import clock
 from .compile import device_function
 from .intrinsics import load4, store4
 
@@ -59,7 +59,8 @@ def words_of(position, first, step, stream, seed):
 @device_function
 def words_at(counters, stream, width, first):
     """words_of an array whose first element is the first one of row ROW."""
-    return words_of(counters[ROW] * np.uint64(width), first, counters[STEP], stream, counters[SEED])
+    position = counters[clock.ROW] * np.uint64(width)
+    return words_of(position, first, counters[clock.STEP], stream, counters[clock.SEED])
 
 
 @device_function

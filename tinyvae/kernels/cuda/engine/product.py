@@ -78,7 +78,7 @@ def load_strip(x, source, at, strip):
 def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[..., Any], quads: bool) -> Kernel:
     """The kernel for grid (tiles of rows, tiles of columns, parts of K) and tile.threads threads. Its arguments:
 
-        a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b
+        a, geometry_a, b, geometry_b, bias, (M, N, K, share), (has_bias, act, add), geometry_c, c, grad_b
 
     c[to] = act(Σ a b + bias[channel]), added to what is there where add is 1; (to, channel) = place(geometry_c, part,
     row, column), to = NOWHERE where nothing is stored. Part z sums the steps that a.steps gives it; share is a multiple
@@ -101,7 +101,8 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
     PAIR, corner, multiply = (tensor_cores if TENSOR else fused_multiply_add)(dtype, tile, DEEP_A, DEEP_B)
     SUMS = TALL * WIDE * PAIR
 
-    def product_kernel(a, geometry_a, b, geometry_b, bias, has_bias, M, N, K, share, act, add, geometry_c, c, grad_b):
+    def product_kernel(a, geometry_a, b, geometry_b, bias, sizes, ends, geometry_c, c, grad_b):
+        (M, N, K, share), (has_bias, act, add) = sizes, ends
         stages = cuda.shared.array(SHARED, item).view(kind)
         notes_a = cuda.local.array(NOTES_A, U)
         notes_b = cuda.local.array(NOTES_B, U)
