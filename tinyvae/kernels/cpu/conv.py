@@ -1,6 +1,4 @@
-"""Convolution, and the three ops of convolutions as they are called: with how many threads, in which way.
-It knows threads and scratch; windows.py knows windows, conv_grad_x.py and conv_grad_w.py the gradients.
-"""
+"""Convolution, and the three ops of convolutions as they are called: with how many threads, in which way."""
 
 from __future__ import annotations
 

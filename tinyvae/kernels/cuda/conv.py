@@ -1,5 +1,5 @@
-"""Convolution, its gradient to the input and to the weight: products whose left matrix is never stored; channels last.
-It knows geometry and tile sizes; windows.py knows how windows are read, product.py how they are summed."""
+"""Convolution, its gradient to the input and to the weight, channels last: products whose left
+matrix is never stored."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
 #
 # A phase is the pixels of the image that are alike modulo the stride. With p + padding = stride · t + a they meet the
 # kernel's rows a, a + stride, … only, at the output's rows t, t − 1, … So each is a convolution of stride 1 over the
-# gradient, with its own part of the kernel turned round, and no sum is ever scattered.
+# gradient, with its own part of the kernel rotated by 180°, and no sum is ever scattered.
 #
 # Each phase is a part of the grid, and has as many steps as its taps ask for. But where channels are few and all phases
 # have equally many taps, the phases stand side by side as columns (a, b, c) of one product; some of its sums lie beside
@@ -210,7 +210,7 @@ def phases_beside(tiles, grad_y, w, b, stride, padding, act, grad_x):
 
 
 def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x, tiles=None):
-    """ops.conv.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, turned round, + b)."""
+    """ops.conv.conv2d_grad_x: grad_x = act(windows of grad_y · wᵀ, rotated by 180°, + b)."""
     (KH, KW, C, _), (sh, sw) = w.shape, stride
     few = 1 < sh * sw <= FEW // C and KH % sh == 0 and KW % sw == 0
     way = phases_beside if few else phases_apart

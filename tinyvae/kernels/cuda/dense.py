@@ -1,5 +1,4 @@
-"""The dense layer's three products: how each matrix is read, and what is asked of product.py.
-It knows shapes and addresses, and no arithmetic."""
+"""The dense layer's three products: how each matrix is read, and what is asked of product.py."""
 
 from __future__ import annotations
 

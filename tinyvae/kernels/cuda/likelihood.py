@@ -1,5 +1,4 @@
 """Likelihoods: value and gradient in one pass over the pixels.
-It knows rows of pixels; what an op means is said in reference.py.
 
 A row is summed by a group of neighbouring threads, one of several groups of a block where rows are short. Which thread
 takes which pixel follows from the shapes and not from addresses, so that the sum's bits do too.
@@ -65,7 +64,7 @@ def rows(kind):
 
     @kernel(expect=WIDE)
     def nll_kernel(y, x, row_scale, R, P, k, lanes, wide, weight, constant, slope, nll, grad):
-        room = cuda.shared.array(WIDEST, y.dtype)
+        shared = cuda.shared.array(WIDEST, y.dtype)
         thread = np.uint32(cuda.grid(1))
         row = np.uint32(thread // lanes)
         lane = np.uint32(thread - row * lanes)
@@ -93,7 +92,7 @@ def rows(kind):
                 if grad.size:
                     grad[start + i] = scale * derivative
                 i = np.uint32(i + lanes)
-        total = group_sum(total, room, lanes)
+        total = group_sum(total, shared, lanes)
         if lane == 0 and row < R:
             nll[row] = total * weight + constant
 

@@ -13,7 +13,7 @@ BLOCK = 1024  # threads that sum the objective, at most
 
 @kernel(doubles=True)
 def objective_kernel(nll, kl, kl_weight, R, B, L, sums, metrics):
-    room = cuda.shared.array(BLOCK, np.float64)
+    shared = cuda.shared.array(BLOCK, np.float64)
     thread, threads = np.uint32(cuda.threadIdx.x), np.uint32(cuda.blockDim.x)
     recon = weighted = plain = np.float64(0)  # a Python float would be drawn to float32 in the simulator
     i = thread
@@ -25,7 +25,7 @@ def objective_kernel(nll, kl, kl_weight, R, B, L, sums, metrics):
         weighted += kl_weight[i % L] * kl[i]
         plain += kl[i]
         i = np.uint32(i + threads)
-    recon, weighted, plain = block_sum(recon, room) / R, block_sum(weighted, room) / B, block_sum(plain, room) / B
+    recon, weighted, plain = block_sum(recon, shared) / R, block_sum(weighted, shared) / B, block_sum(plain, shared) / B
     if thread == 0:
         metrics[0], metrics[1], metrics[2] = recon + weighted, recon, plain
         sums[0] += B * (recon + weighted)

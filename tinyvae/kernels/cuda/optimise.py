@@ -35,7 +35,7 @@ def square(x):
 @kernel(expect=("LDG.128", "DFMA"), doubles=True)
 def squares_kernel(grads, n, whole, work):
     """A sum in float64 for each block, into `work` read as float64; the threads of all blocks take turns."""
-    sums, room = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
+    sums, shared = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
     total = 0.0
     stride = np.uint32(4 * THREADS) * np.uint32(cuda.gridDim.x)
     first = first_of_four()
@@ -51,7 +51,7 @@ def squares_kernel(grads, n, whole, work):
                 if first + np.uint32(i) < n:
                     total += square(grads[first + np.uint32(i)])
         first = np.uint32(first + stride)
-    total = block_sum(total, room)
+    total = block_sum(total, shared)
     if cuda.threadIdx.x == 0:
         sums[cuda.blockIdx.x] = total
 
@@ -59,13 +59,13 @@ def squares_kernel(grads, n, whole, work):
 @kernel(doubles=True)
 def norm_kernel(work, count, max_norm, rates):
     """One block: the sums of all blocks, their root, and the factor that clips."""
-    sums, room = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
+    sums, shared = work.view(np.float64), cuda.shared.array(THREADS, np.float64)
     total = 0.0
     i = np.uint32(cuda.threadIdx.x)
     while i < count:
         total += sums[i]
         i = np.uint32(i + np.uint32(THREADS))
-    total = block_sum(total, room)
+    total = block_sum(total, shared)
     if cuda.threadIdx.x == 0:
         norm = math.sqrt(total)
         rates[clock.NORM] = norm

@@ -1,5 +1,4 @@
-"""How the kernels of this column are compiled; their machine code is kept on disk.
-It knows Numba's decorators, and not what a kernel computes."""
+"""How the kernels of this column are compiled; their machine code is kept on disk."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 With as many channels as a vector has lanes, the gradient is a convolution again. The pixels h of the image fall into
 `stride` phases: those with h + padding = stride·t + a meet the kernel's rows u = a, a + stride, … only, at the
 output's rows t, t − 1, … So each phase is a convolution of stride 1 over the padded gradient, with its own part of
-the kernel, turned round, and no sum is ever scattered. With fewer channels the windows of the gradient are made, a
+the kernel, rotated by 180°, and no sum is ever scattered. With fewer channels the windows of the gradient are made, a
 few at a time, and added to the image where they belong.
 """
 
@@ -21,7 +21,8 @@ from .windows import Grid, Pieces, aligned, clear, copy_padded, window_grid
 
 @inner
 def pack_phase(kind, w, shape, a, b, sh, sw, target):
-    """The part of the kernel (KH, KW, C, F) that phase (a, b) meets, turned round, as (taps, F) rows of C columns."""
+    """The part of the kernel (KH, KW, C, F) that phase (a, b) meets, rotated by 180°, as (taps, F)
+    rows of C columns."""
     KH, KW, C, F = shape
     size, panel = size_of(kind), ACROSS * lanes_of(kind)
     for c in range(0, C, panel):

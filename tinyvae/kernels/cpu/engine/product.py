@@ -1,5 +1,5 @@
 """Matrix products on the register tile, for all three uses in a dense layer; the sums begin with the bias, and ReLU
-comes behind the last. It knows blocks, packing and threads; the tile knows registers.
+follows the last.
 
 B is first *packed*: copied, block by block, into a small buffer on the stack in the order in which the tile reads it.
 Then every read of the tile is the neighbour of the one before, whatever the strides were, and a transposed operand

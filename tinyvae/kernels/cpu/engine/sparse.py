@@ -1,5 +1,5 @@
 """Products whose left factor is mostly zeros, as the pixels of digits are: C = A B over the k where A is not zero.
-It knows rows, lists and threads; dense.py asks `pays` whether the zeros are many enough.
+`pays` says whether the zeros are many enough.
 
 Two rows of A are taken together. The k at which either is not zero are listed, with B's row and the two numbers; then
 two long rows of C are summed in registers, WIDE or SLIM vectors each, over the list. A row of B, once loaded, serves
@@ -120,13 +120,13 @@ class _Pair:
                 result.add_incoming(totals[i][j], loop)
                 start[i][j] = result
         with b.if_then(b.icmp_signed("!=", self.at["relu"], zero)):
-            bent = [[v.at_least_zero(value) for value in row] for row in start]
-            bending = b.block
+            clipped = [[v.at_least_zero(value) for value in row] for row in start]
+            clipping = b.block
         for i in range(2):
             for j in self.across:
                 result = b.phi(v.vector)
                 result.add_incoming(start[i][j], end)
-                result.add_incoming(bent[i][j], bending)
+                result.add_incoming(clipped[i][j], clipping)
                 start[i][j] = result
         with b.if_else(b.icmp_signed("==", self.at["skip"], zero)) as (whole, partly):
             with whole:
@@ -152,7 +152,7 @@ class _Pair:
         biases = self._row(self.at["bias"])
         b.branch(begin)
         b.position_at_end(from_c)
-        held = [self._row(self.at["first"]), self._row(self.at["second"])]
+        current = [self._row(self.at["first"]), self._row(self.at["second"])]
         b.branch(begin)
         b.position_at_end(begin)
         sums: list[list[ir.Value]] = [[], []]
@@ -161,7 +161,7 @@ class _Pair:
                 phi = b.phi(self.v.vector)
                 phi.add_incoming(self.v.zero, other)
                 phi.add_incoming(biases[j], biased)
-                phi.add_incoming(held[i][j], from_c)
+                phi.add_incoming(current[i][j], from_c)
                 sums[i].append(phi)
         return sums
 

@@ -1,5 +1,5 @@
 """Small memory and whole vectors for packing: a buffer on the stack, copies of a vector, transposed blocks, single
-numbers. It knows addresses; what is packed where is product.py's and conv.py's affair. All of it takes a `kind`, a
+numbers. All of it takes a `kind`, a
 number of the dtype that is meant, so that one text serves float32 and float64.
 """
 

@@ -1,5 +1,5 @@
 """The register tile: the inner loop of every product, written as LLVM vector code so that it runs at the machine's
-rate. It knows addresses, strides and lengths; which product they belong to is product.py's and conv.py's affair.
+rate.
 
     C[i, j] = start[i, j] + Σ_n Σ_u Σ_k A[i, n, u, k] · B[n, u, k, j]      i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
 
@@ -276,10 +276,10 @@ class _Tile:
                  for name, count in (("image", "images"), ("run", "runs"), ("k", "K"))]  # fmt: skip
         totals = self._nest(loops, rows, ir.Constant(I64, 0), at["b"], self._start())
         totals = self._add_c(totals)
-        with b.if_else(b.icmp_signed("!=", at["relu"], ir.Constant(I64, 0))) as (bent, straight):
-            with bent:
+        with b.if_else(b.icmp_signed("!=", at["relu"], ir.Constant(I64, 0))) as (clipped, whole):
+            with clipped:
                 self._store([[self.v.at_least_zero(total) for total in row] for row in totals])
-            with straight:
+            with whole:
                 self._store(totals)
 
     def _nest(self, loops, rows, a: ir.Value, b_at: ir.Value, sums) -> list[list[ir.Value]]:
@@ -392,8 +392,8 @@ def any_tile(
     kind: float, rows: int, a: Steps, b_at: int, b: Steps, outs: int, offset: int, count: Steps, ends: Ends,
     height: int, columns: int, lanes: int,
 ):  # fmt: skip
-    """The tile that fits a block of height × columns: full where both are, the lowest and slimmest that will do
-    elsewhere. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
+    """The tile that fits a block of height × columns: full where both are, else the lowest and slimmest that will
+    do. height ≤ TALL, columns ≤ ACROSS · lanes; the arguments are those of make_tile's intrinsic.
     """
     numbers = (rows, a, b_at, b, outs, offset, count, ends, height, columns)
     if columns == ACROSS * lanes and (height in (TALL, MIDDLE, LOW)):

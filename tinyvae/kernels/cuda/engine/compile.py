@@ -1,5 +1,4 @@
 """How a kernel of this column is written down, compiled, kept and launched.
-It knows Numba's CUDA target by way of device, and not what a kernel computes.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
 lengths travel beside them. A Python int travels as uint32, also in a tuple, a float as float64; what must be of the

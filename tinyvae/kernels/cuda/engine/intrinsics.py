@@ -1,6 +1,5 @@
 """Instructions that Numba has no name for: loads and stores of 128 bits, copies in the background, tensor cores, the
 cosine and sine of half turns. In the simulator, the same in plain Python.
-It knows instructions and their arguments, and nothing of what they are used for.
 
 Each is written twice, once as the machine's instruction and once for the simulator, and is called in one way:
     a0, a1, a2, a3 = load4(array, index)      four neighbours; array[index] stands on 16 bytes, of bytes on four

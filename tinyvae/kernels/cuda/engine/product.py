@@ -1,5 +1,5 @@
 """The matrix product c = act(a b + bias) on the GPU, tile by tile: stages in shared memory that are filled in the
-background, sums in registers. It knows tiles and sums; where a tile's numbers come from is an Operand's business."""
+background, sums in registers. An Operand says where a tile's numbers come from."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The sum of the threads of a block, in an order that depends on their number alone.
-It knows threads and shared memory, and not what is summed.
 
-A kernel makes the room, one number a thread: room = cuda.shared.array(THREADS, x.dtype). Blocks are one-dimensional.
-Every thread of the block must call, also those with nothing to add.
+A kernel makes the buffer, one number a thread: shared = cuda.shared.array(THREADS, x.dtype). Blocks
+are one-dimensional. Every thread of the block must call, also those with nothing to add.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from .compile import device_function
 
 
 @device_function
-def group_sum(value, room, group):
-    """The sum over the threads of one's own group: `group` neighbours, a power of two. Every thread is told."""
+def group_sum(value, shared, group):
+    """The sum over the threads of one's own group: `group` neighbours, a power of two. Every thread gets it."""
     thread = np.uint32(cuda.threadIdx.x)
     place = thread & np.uint32(group - 1)
-    room[thread] = value
+    shared[thread] = value
     cuda.syncthreads()
     half = np.uint32(group >> 1)
     while half > 0:
         if place < half:
-            room[thread] += room[thread + half]
+            shared[thread] += shared[thread + half]
         cuda.syncthreads()
         half = np.uint32(half >> 1)
-    total = room[thread - place]
-    cuda.syncthreads()  # nobody still reads: the room may be used again
+    total = shared[thread - place]
+    cuda.syncthreads()  # nobody still reads: the buffer may be used again
     return total
 
 
 @device_function
-def block_sum(value, room):
-    """The sum over all threads of the block, a power of two of them. Every thread is told."""
-    return group_sum(value, room, np.uint32(cuda.blockDim.x))
+def block_sum(value, shared):
+    """The sum over all threads of the block, a power of two of them. Every thread gets it."""
+    return group_sum(value, shared, np.uint32(cuda.blockDim.x))
 
 
 def power_of_two(count, most):

@@ -1,5 +1,5 @@
 """Functions of one number, cheaper than the library's because x is confined.
-It knows numbers. In the simulator they are the exact functions in plain Python.
+In the simulator they are the exact functions in plain Python.
 
 Why: at 4 TB/s an H200 has some 50 instructions for each float32 that is read and written. The library's log1p takes 30,
 a rounded quotient 10 and a branch.

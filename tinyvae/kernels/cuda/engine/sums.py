@@ -1,5 +1,5 @@
-"""Sums over the lines of a matrix: a bias's gradient, and partial results that become one.
-It knows one matrix, line by line; the order of a sum depends on its shape alone."""
+"""Sums over the lines of a matrix: a bias's gradient, and partial results that become one. The order of a sum
+depends on the shape alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FEW = 16  # lines up to which each thread takes a column of its own
 
 @device_function
 def line_sum(source, length, column, first, last, threads, columns, board, thread):
-    """The sum of source[line · length + column] over lines first to last, told to the block's first `columns` threads.
+    """The sum of source[line · length + column] over lines first to last, for the block's first `columns` threads.
 
-    A block has `threads` threads, `columns` of them side by side, each with the column it is given; board has room for
-    a number of each thread's.
+    A block has `threads` threads, `columns` of them side by side, each with the column it is given; board holds a
+    number for each thread.
     """
     U = np.uint32
     total = board.dtype.type(0)

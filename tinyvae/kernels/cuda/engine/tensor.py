@@ -1,5 +1,4 @@
-"""A stage's arithmetic on tensor cores: products of 16×8 by 8×8 pieces rounded to tf32, summed in float32.
-It knows a warp's fragments and stages in shared memory, as product.py lays them out."""
+"""A stage's arithmetic on tensor cores: products of 16×8 by 8×8 pieces rounded to tf32, summed in float32."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """A product's tiles: which one is taken, how it is shared out among threads, how numbers come into shared memory.
-It knows lines of memory and no arithmetic.
 
 A stage holds a piece of a and a piece of b, each as it stands in memory, line by line, with a gap behind each line:
     deep:  one line for each row of a (column of b), `depth` numbers long: what lies along K in memory

@@ -1,5 +1,5 @@
 """The windows of an image as operands of a product: a matrix that is never stored, read from the image as it stands.
-It knows windows and lines of memory, channels last; which product they are for is the business of conv.py.
+Channels are last.
 
 A row is a window (n, r, q), a column one of its numbers (u, v, c). Where the number stands in the image is a sum: the
 window's corner, and the number's offset from it, each of them an index, a row and a column. Lengths are unsigned, so
