@@ -57,14 +57,31 @@ def run(name: str, images: Any, options: dict[str, Any], training: dict[str, Any
     return examine(model, images, TrainConfig(**training))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Does the doctor find what was done to a run?")
-    parser.add_argument("--seed", type=int, default=2)  # 0 and 1 set the thresholds
+def arguments(description: str, seed: int, results: Path) -> argparse.Namespace:
+    """The command line's options; threads are limited before NumPy is imported, which reads them once."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--out", default=str(RESULTS), metavar="PATH", help="without ending: .json and .md are added")
+    parser.add_argument("--out", default=str(results), metavar="PATH", help="without ending: .json and .md are added")
     args = parser.parse_args()
-    if args.threads is not None:  # before NumPy is imported, which reads them once
+    if args.threads is not None:
         os.environ |= dict.fromkeys(THREAD_VARIABLES, str(args.threads))
+    return args
+
+
+def write(args: argparse.Namespace, rows: list[str], results: list[dict], right: int) -> int:
+    """Prints the table and writes it beside all figures; 0 if every verdict is right."""
+    text = "\n".join([*rows, "", f"Right in {right} of {len(results)}, seed {args.seed}."])
+    out = Path(args.out)
+    out.with_suffix(".md").write_text(text + "\n", "utf-8")
+    out.with_suffix(".json").write_text(json.dumps({"seed": args.seed, "runs": results}, indent=1) + "\n", "utf-8")
+    print(text)
+    return 0 if right == len(results) else 1
+
+
+def main() -> int:
+    # seeds 0 and 1 set the thresholds
+    args = arguments("Does the doctor find what was done to a run?", 2, RESULTS)
     sets = {name: data(name) for name in ("mnist", "sprites")}
     rows = [
         "| made to be | run | verdict | nats of information | MMD² to N(0, I) | filled | reached | first advice |",
@@ -83,12 +100,7 @@ def main() -> int:
         print(rows[-1], file=sys.stderr, flush=True)
         results.append({"expected": expected, "model": name, "data": source, "options": options, "training": training})
         results[-1]["diagnosis"] = found.to_json()
-    rows += ["", f"Right in {right} of {len(RUNS)}, seed {args.seed}."]
-    text, out = "\n".join(rows), Path(args.out)
-    out.with_suffix(".md").write_text(text + "\n", "utf-8")
-    out.with_suffix(".json").write_text(json.dumps({"seed": args.seed, "runs": results}, indent=1) + "\n", "utf-8")
-    print(text)
-    return 0 if right == len(RUNS) else 1
+    return write(args, rows, results, right)
 
 
 if __name__ == "__main__":

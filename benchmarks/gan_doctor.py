@@ -5,15 +5,13 @@ python benchmarks/gan_doctor.py [--seed 3] [--threads 1] [--out benchmarks/resul
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyvae.config import THREAD_VARIABLES, Adam, TrainConfig
+from doctor import arguments, write
+from tinyvae.config import Adam, TrainConfig
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gan_doctor"
 STRONG, WEAK, COLLAPSE = "discriminator-too-strong", "discriminator-too-weak", "mode-collapse"
@@ -87,13 +85,8 @@ def run(ill: Run, images: Any, seed: int) -> Any:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Does the doctor find what was done to a game of two players?")
-    parser.add_argument("--seed", type=int, default=3)  # 0 to 2 set the thresholds
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--out", default=str(RESULTS), metavar="PATH", help="without ending: .json and .md are added")
-    args = parser.parse_args()
-    if args.threads is not None:  # before NumPy is imported, which reads them once
-        os.environ |= dict.fromkeys(THREAD_VARIABLES, str(args.threads))
+    # seeds 0 to 2 set the thresholds
+    args = arguments("Does the doctor find what was done to a game of two players?", 3, RESULTS)
     images = data()
     heads = ["made to be", "run", "verdict", *(name.replace("_", " ") for name in FIGURES), "warned", "first advice"]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -107,12 +100,7 @@ def main() -> int:
         rows.append(f"| {' | '.join([*cells, found.advice[0]])} |")
         print(rows[-1], file=sys.stderr, flush=True)
         results.append({"expected": ill.expected, "run": str(ill), "warned": told, "diagnosis": found.to_json()})
-    rows += ["", f"Right in {right} of {len(RUNS)}, seed {args.seed}."]
-    text, out = "\n".join(rows), Path(args.out)
-    out.with_suffix(".md").write_text(text + "\n", "utf-8")
-    out.with_suffix(".json").write_text(json.dumps({"seed": args.seed, "runs": results}, indent=1) + "\n", "utf-8")
-    print(text)
-    return 0 if right == len(RUNS) else 1
+    return write(args, rows, results, right)
 
 
 if __name__ == "__main__":

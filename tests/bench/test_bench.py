@@ -287,17 +287,21 @@ def test_every_library_computes_the_same(case, library, dtype):
     case.check(made.result(), np.dtype(dtype).type)
 
 
-@pytest.mark.parametrize("model", ["vae", pytest.param("conv-vae", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("library", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_every_librarys_step_trains(library, model):
+def assert_trains(library, case):
     """In a process of its own: JAX has threads that forbid this one to fork."""
     if not job.installed(library):
         pytest.skip(f"{library} is not installed")
-    one, case = Worker(library, 1), Case("steps", "a step", "step", model=model)
+    one = Worker(library, 1)
     try:
         case.check(one.load(case, "float32"), np.float32)
     finally:
         one.close()
+
+
+@pytest.mark.parametrize("model", ["vae", pytest.param("conv-vae", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("library", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_every_librarys_step_trains(library, model):
+    assert_trains(library, Case("steps", "a step", "step", model=model))
 
 
 # ------------------------------------------------------------------------------------------------ report

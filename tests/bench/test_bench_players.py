@@ -3,11 +3,11 @@ Nothing here says how fast anything must be."""
 
 import numpy as np
 import pytest
+from test_bench import assert_trains
 
 from tinyvae import zoo
 from tinyvae.bench import cases, job, measure, report
 from tinyvae.bench.cases import Case
-from tinyvae.bench.pool import Worker
 from tinyvae.kernels.check import WrongResult
 
 MODELS = tuple(cases.PLAYER_MODELS.values())
@@ -166,10 +166,4 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize("model", ["aae", pytest.param("gan", marks=SLOW), pytest.param("vae-gan", marks=SLOW)])
 @pytest.mark.parametrize("library", ["numba", "torch", pytest.param("torch-compiled", marks=SLOW)])
 def test_every_players_step_trains(library, model):
-    if not job.installed(library):
-        pytest.skip(f"{library} is not installed")
-    one, case = Worker(library, 1), Case("players", "a step", "step", model=model)
-    try:
-        case.check(one.load(case, "float32"), np.float32)
-    finally:
-        one.close()
+    assert_trains(library, Case("players", "a step", "step", model=model))

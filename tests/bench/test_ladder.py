@@ -16,15 +16,19 @@ LADDER = Path(__file__).resolve().parents[2] / "benchmarks" / "ladder"
 FILES = sorted(LADDER.glob("[0-9][0-9]_*.py"))
 
 
-@pytest.fixture(scope="module")
-def climb():
-    """The program, loaded from its file; it finds its rungs by itself."""
-    spec = importlib.util.spec_from_file_location("climb", LADDER / "climb.py")
+def program(name, path):
+    """A ladder's program, loaded from its file; it finds its rungs by itself."""
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
-    spec.loader.exec_module(module)  # puts the ladder's folder on the path
+    spec.loader.exec_module(module)  # puts the ladder's folders on the path
     yield module
     sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def climb():
+    yield from program("climb", LADDER / "climb.py")
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,17 @@ def run(layer, in_shape, batch=3, samples=1):
     return harness, y, grad_y
 
 
+def assert_images_agree(harness, y, grad_y, theirs, x, weight, shift):
+    """Outputs and all gradients of a convolution of either kind; shift: the bias, None where there is none."""
+    np.testing.assert_allclose(y, back(theirs), **CLOSE)
+    theirs.backward(torch.tensor(grad_y.transpose(0, 3, 1, 2)))
+    (grad_x,), grads = harness.backward(grad_y), harness.grads()
+    np.testing.assert_allclose(grad_x, back(x.grad), **CLOSE)
+    np.testing.assert_allclose(grads["weight"], weight.grad.numpy().transpose(2, 3, 1, 0), **CLOSE)
+    if shift is not None:
+        np.testing.assert_allclose(grads["bias"], shift.grad.numpy(), **CLOSE)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_conv2d(geometry, bias):
@@ -50,13 +61,7 @@ def test_conv2d(geometry, bias):
     weight = leaf(parameters["weight"].transpose(3, 2, 0, 1))
     shift = leaf(parameters["bias"]) if bias else None
     theirs = F.conv2d(x, weight, shift, stride, padding)
-    np.testing.assert_allclose(y, back(theirs), **CLOSE)
-    theirs.backward(torch.tensor(grad_y.transpose(0, 3, 1, 2)))
-    (grad_x,), grads = harness.backward(grad_y), harness.grads()
-    np.testing.assert_allclose(grad_x, back(x.grad), **CLOSE)
-    np.testing.assert_allclose(grads["weight"], weight.grad.numpy().transpose(2, 3, 1, 0), **CLOSE)
-    if bias:
-        np.testing.assert_allclose(grads["bias"], shift.grad.numpy(), **CLOSE)
+    assert_images_agree(harness, y, grad_y, theirs, x, weight, shift)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -73,13 +78,7 @@ def test_conv_transpose2d(geometry, bias):
     weight = leaf(parameters["weight"].transpose(3, 2, 0, 1))  # theirs: (in, out, KH, KW)
     shift = leaf(parameters["bias"]) if bias else None
     theirs = F.conv_transpose2d(x, weight, shift, stride, padding, output_padding=tuple(extra))
-    np.testing.assert_allclose(y, back(theirs), **CLOSE)
-    theirs.backward(torch.tensor(grad_y.transpose(0, 3, 1, 2)))
-    (grad_x,), grads = harness.backward(grad_y), harness.grads()
-    np.testing.assert_allclose(grad_x, back(x.grad), **CLOSE)
-    np.testing.assert_allclose(grads["weight"], weight.grad.numpy().transpose(2, 3, 1, 0), **CLOSE)
-    if bias:
-        np.testing.assert_allclose(grads["bias"], shift.grad.numpy(), **CLOSE)
+    assert_images_agree(harness, y, grad_y, theirs, x, weight, shift)
 
 
 ACTIVATIONS = {

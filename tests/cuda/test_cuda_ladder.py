@@ -3,7 +3,6 @@ tables say what they should. No test here looks at a clock. The simulator wants 
 NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/cuda/test_cuda_ladder.py."""
 
 import ast
-import importlib.util
 import json
 import os
 import sys
@@ -11,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from test_ladder import LADDER
+from test_ladder import LADDER, program
 
 from peers.inspection import why_not
 from tinyvae.device import open_device, toolkit
@@ -25,13 +24,7 @@ simulated = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off:
 
 @pytest.fixture(scope="module")
 def climb():
-    """The program, loaded from its file; it finds its rungs by itself."""
-    spec = importlib.util.spec_from_file_location("cuda_climb", HERE / "climb.py")
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    spec.loader.exec_module(module)  # puts the ladder's folders on the path
-    yield module
-    sys.path[:] = before
+    yield from program("cuda_climb", HERE / "climb.py")
 
 
 @pytest.fixture(scope="module")

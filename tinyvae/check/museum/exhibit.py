@@ -44,6 +44,11 @@ def op_exhibit(hidden: bool = False, **ops: Callable[..., None]) -> Exhibit:
     return Exhibit(first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split()), ops, hidden=hidden)
 
 
+def op_exhibits(op: str, *wrong: Callable[..., None]) -> list[Exhibit]:
+    """An exhibit of each of these wrong versions of one op."""
+    return [op_exhibit(**{op: one}) for one in wrong]
+
+
 @contextmanager
 def planted(exhibit: Exhibit) -> Iterator[Exhibit]:
     """Inside this context every layer and model that is built on the numpy device has the mistake.

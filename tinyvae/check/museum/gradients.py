@@ -9,7 +9,7 @@ import numpy as np
 from ...kernels import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, load
 from ...layers.dense import DenseTwin
 from ...layers.reshape import ReshapeTwin
-from .exhibit import Array, Exhibit, op_exhibit
+from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -91,15 +91,17 @@ def first_input_kept(self: DenseTwin, *xs: Any) -> Any:
 
 
 DENSE = (
-    op_exhibit(dense_grad_w=weight_transposed),
-    op_exhibit(dense_grad_w=averaged_twice),
-    op_exhibit(dense_grad_w=bias_mean),
-    op_exhibit(dense_grad_w=bias_left_out),
-    op_exhibit(dense_grad_w=add_overwrites),
-    op_exhibit(dense_grad_w=write_adds),
-    op_exhibit(dense_grad_w=whole_tiles_only),
-    op_exhibit(dense_grad_x=last_column_unwritten),
-    op_exhibit(dense_grad_x=grad_x_not_transposed),
+    *op_exhibits(
+        "dense_grad_w",
+        weight_transposed,
+        averaged_twice,
+        bias_mean,
+        bias_left_out,
+        add_overwrites,
+        write_adds,
+        whole_tiles_only,
+    ),
+    *op_exhibits("dense_grad_x", last_column_unwritten, grad_x_not_transposed),
     op_exhibit(dense=one_too_far),
     Exhibit(
         "first-input-kept",
@@ -190,12 +192,15 @@ def channels_first_back(self: ReshapeTwin, grad_y: Any) -> Any:
 
 
 ACTIVATION = (
-    op_exhibit(act_grad=upstream_ignored),
-    op_exhibit(act_grad=relu_mask_not_strict),
-    op_exhibit(act_grad=relu_mask_of_the_gradient),
-    op_exhibit(act_grad=sigmoid_derivative_of_y),
-    op_exhibit(act_grad=elu_without_one),
-    op_exhibit(act_grad=two_slopes),
+    *op_exhibits(
+        "act_grad",
+        upstream_ignored,
+        relu_mask_not_strict,
+        relu_mask_of_the_gradient,
+        sigmoid_derivative_of_y,
+        elu_without_one,
+        two_slopes,
+    ),
     op_exhibit(silu_grad=product_rule_forgotten),
     op_exhibit(silu=in_place),
     Exhibit(
@@ -302,8 +307,7 @@ CONVOLUTION = (
         conv2d_grad_w=flipped_grad_w,
     ),
     op_exhibit(conv2d_grad_x=wrapped_edges),
-    op_exhibit(conv2d_grad_w=kernel_axes_swapped),
-    op_exhibit(conv2d_grad_w=first_image_only),
+    *op_exhibits("conv2d_grad_w", kernel_axes_swapped, first_image_only),
     op_exhibit(conv2d_grad_x=transposed_without_bias),
 )
 

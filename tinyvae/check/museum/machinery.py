@@ -8,7 +8,7 @@ import numpy as np
 
 from ...kernels import clock, load
 from ...models import VAE
-from .exhibit import Array, Exhibit, op_exhibit
+from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -91,18 +91,14 @@ def warmup_never_ends(plan: Array, counters: Array, rates: Array) -> None:
 
 
 OPTIMISER = (
-    op_exhibit(adam=no_bias_correction),
-    op_exhibit(adam=eps_under_the_root),
-    op_exhibit(adam=clip_for_one_moment),
+    *op_exhibits("adam", no_bias_correction, eps_under_the_root, clip_for_one_moment),
     Exhibit(
         "learning-rate-frozen",
         "The learning rate is a number of the host, fixed when the step was recorded: the schedule does nothing.",
         {"adam": frozen_rate()},
     ),
-    op_exhibit(grad_norm=always_rescaled),
-    op_exhibit(grad_norm=largest_element_for_norm),
-    op_exhibit(tick=count_restarts),
-    op_exhibit(tick=warmup_never_ends),
+    *op_exhibits("grad_norm", always_rescaled, largest_element_for_norm),
+    *op_exhibits("tick", count_restarts, warmup_never_ends),
 )
 
 # ---------------------------------------------------------------------------------------------- noise and batches
@@ -176,8 +172,7 @@ SUPPLY = (
     op_exhibit(philox_bits=seed_cut_to_32_bits),
     op_exhibit(philox_bernoulli=draw_turned_round),
     op_exhibit(gather=order_ignored),
-    op_exhibit(gather_binary=thresholded),
-    op_exhibit(gather_binary=static_redrawn),
+    *op_exhibits("gather_binary", thresholded, static_redrawn),
     Exhibit(
         "buffer-handed-out",
         "encode returns the layer's own buffer: the user's first result changes at the second call.",

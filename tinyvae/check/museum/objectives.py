@@ -7,7 +7,7 @@ import numpy as np
 from ...kernels import load
 from ...kernels.ops.likelihood import LOG_2PI
 from ...models import Batch, Model
-from .exhibit import Array, Exhibit, op_exhibit
+from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -135,13 +135,16 @@ LATENT = (
     op_exhibit(hidden=True, latent=kl_of_log_variance, latent_grad=kl_of_log_variance_back),
     op_exhibit(hidden=True, latent=kl_negative, latent_grad=kl_negative_back),
     op_exhibit(hidden=True, latent=kl_mean_over_latents, latent_grad=kl_mean_back),
-    op_exhibit(latent_grad=kl_not_averaged),
-    op_exhibit(latent_grad=kl_pulls_away),
-    op_exhibit(latent_grad=kl_single_exponent),
-    op_exhibit(latent_grad=sigma_left_out),
-    op_exhibit(latent_grad=path_cut),
-    op_exhibit(latent_grad=backward_draws_again),
-    op_exhibit(latent_grad=first_sample_only),
+    *op_exhibits(
+        "latent_grad",
+        kl_not_averaged,
+        kl_pulls_away,
+        kl_single_exponent,
+        sigma_left_out,
+        path_cut,
+        backward_draws_again,
+        first_sample_only,
+    ),
     op_exhibit(philox_normal=noise_redrawn),
 )
 
@@ -223,13 +226,10 @@ def square_not_halved(mean: Array, x: Array, row_scale: Array, sigma: float, nll
 LIKELIHOOD = (
     op_exhibit(hidden=True, bernoulli_nll=sigmoid_then_log),
     op_exhibit(hidden=True, bernoulli_nll=mean_over_pixels),
-    op_exhibit(bernoulli_nll=sigmoid_derivative_again),
-    op_exhibit(bernoulli_nll=target_minus_p),
-    op_exhibit(bernoulli_nll=row_scale_ignored),
+    *op_exhibits("bernoulli_nll", sigmoid_derivative_again, target_minus_p, row_scale_ignored),
     op_exhibit(hidden=True, bernoulli_nll=rows_tiled),
     op_exhibit(hidden=True, gaussian_nll=constants_left_out),
-    op_exhibit(gaussian_nll=sigma_squared_forgotten),
-    op_exhibit(gaussian_nll=square_not_halved),
+    *op_exhibits("gaussian_nll", sigma_squared_forgotten, square_not_halved),
 )
 
 # ---------------------------------------------------------------------------------------------- objective
@@ -265,9 +265,7 @@ def evaluation_without_beta(self: Model, batch: Batch) -> None:
 
 
 OBJECTIVE = (
-    op_exhibit(objective=mean_of_batch_means),
-    op_exhibit(objective=summed_over_batch),
-    op_exhibit(objective=beta_in_the_kl),
+    *op_exhibits("objective", mean_of_batch_means, summed_over_batch, beta_in_the_kl),
     Exhibit(
         "two-objectives",
         "Training and evaluation compute the loss in two functions, and only one of them knows beta.",
