@@ -24,13 +24,7 @@ from numba import complex128, float32
 
 from tinyvae.device import cuda
 from tinyvae.kernels.cuda.engine.compile import aligned, blocks_for, device_function, kernel, launch
-from tinyvae.kernels.cuda.engine.intrinsics import (
-    commit_copies,
-    copy16,
-    mma_tf32,
-    tf32,
-    wait_copies,
-)
+from tinyvae.kernels.cuda.engine.intrinsics import commit_copies, copy16, mma_tf32, tf32, wait_copies
 
 rung5 = import_module("05_register_tile")
 
