@@ -94,6 +94,4 @@ def drawing(fill):
             drawn = draw(position, piece.size, step, np.uint64(stream), seed, words)
             fill(words, drawn, start, piece, *arguments)
 
-    return lambda counters, stream, out, *arguments: draws(
-        out.size, out.size, counters, stream, out, *arguments
-    )
+    return lambda counters, stream, out, *arguments: draws(out.size, out.size, counters, stream, out, *arguments)
