@@ -1,126 +1,21 @@
-"""One layer, one op or one model set up in float64, every buffer between guard bands and full of NaN."""
+"""One layer or one model set up in float64, every buffer between guard bands and full of NaN."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import kernels
 from ..device import open_device
-from ..errors import TinyvaeError
-from ..kernels import OPS
+from ..kernels.check import GuardedDevice
 from ..kernels.clock import Clock
 from ..layers import Latent, Layer, Likelihood, Shape, Site, SpectralNorm
 from ..layers.likelihood import LikelihoodTwin
 from ..layers.params import ParamTable
 
-GUARD = 64  # elements on either side of a buffer: as many as keep any dtype on a 64-byte boundary
 STEP_OF_NOISE = 3  # where the clock stands while gradients are checked
-
-
-class DamageError(TinyvaeError):
-    """Something was written that must not be written: past the end of a buffer, or into an input."""
-
-
-class GuardedDevice:
-    """A device whose buffers start as NaN and stand between bands that nothing may write (integers: all ones)."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.name = inner, inner.name
-        self.buffers: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:  # get, fill, sync, record are the inner device's
-        return getattr(self.inner, name)
-
-    def empty(self, shape: int | Shape, dtype: Any) -> Any:
-        """A poisoned buffer between two bands."""
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        size = int(np.prod(shape, dtype=np.int64))
-        raw = self.inner.empty(size + 2 * GUARD, dtype)
-        self.inner.fill(raw, _poison(np.dtype(dtype)))
-        self.buffers.append(raw)
-        return raw[GUARD : GUARD + size].reshape(shape)
-
-    def put(self, host: np.ndarray, out: Any = None) -> Any:
-        """A host array on the device, in a guarded buffer unless `out` is given."""
-        host = np.asarray(host)
-        return self.inner.put(host, self.empty(host.shape, host.dtype) if out is None else out)
-
-    def damaged(self) -> bool:
-        """Whether a band of any buffer was written."""
-        for raw in self.buffers:
-            host = self.inner.get(raw)
-            bands = np.concatenate([host[:GUARD], host[-GUARD:]])
-            poison = np.full(len(bands), _poison(host.dtype), host.dtype)
-            if bands.tobytes() != poison.tobytes():
-                return True
-        return False
-
-
-def _poison(dtype: np.dtype) -> Any:
-    return np.nan if dtype.kind == "f" else np.iinfo(dtype).max
-
-
-class Runner:
-    """Calls ops on NumPy arrays: run("dense", x, w, b, act, y=(B, N)) → y. In float64 unless told.
-
-    Inputs, options and arrays updated in place stand in the op's order; outputs are named with their shapes; `work` is
-    supplied. Returns what the op updated or wrote, one array or a tuple. A DamageError says what the op harmed.
-    """
-
-    def __init__(self, device: str = "numpy", dtype: Any = np.float64, ops: Any = None) -> None:
-        self.device = GuardedDevice(open_device(device))
-        self.ops, self.dtype = ops or kernels.load(device), np.dtype(dtype)
-
-    def __call__(self, name: str, *given: Any, **shapes: Shape) -> Any:
-        op, self.device.buffers = OPS[name], []
-        arguments: list[Any] = []
-        inputs: list[tuple[str, Any, bytes]] = []
-        written: list[Any] = []
-        feed = iter(given)
-        for arg in op.args:
-            if arg.role == "option":
-                arguments.append(next(feed))
-            elif arg.role == "work":
-                arguments.append(self.device.empty(self._work(name, given, shapes), self.dtype))
-            elif arg.role == "out":
-                dtype = self.dtype if arg.dtype == "float" else arg.dtype
-                arguments.append(self.device.empty(shapes[arg.name], dtype))
-                written.append(arguments[-1])
-            else:
-                host = self._host(arg.dtype, next(feed))
-                arguments.append(self.device.put(host))
-                if arg.role == "in":
-                    inputs.append((arg.name, arguments[-1], host.tobytes()))
-                else:
-                    written.append(arguments[-1])
-        getattr(self.ops, name)(*arguments)
-        for label, array, before in inputs:
-            if self.device.get(array).tobytes() != before:
-                raise DamageError(f"op {name} changed its input {label}")
-        if self.device.damaged():
-            raise DamageError(f"op {name} wrote outside its arrays")
-        results = [self.device.get(array) for array in written]
-        return results[0] if len(results) == 1 else tuple(results)
-
-    def _host(self, kind: str, value: Any) -> np.ndarray:
-        value = np.asarray(value)
-        if kind == "float" or (kind == "image" and value.dtype != np.uint8):
-            return np.ascontiguousarray(value, self.dtype)
-        return np.ascontiguousarray(value, None if kind == "image" else kind)
-
-    @staticmethod
-    def _work(name: str, given: Sequence[Any], outputs: Mapping[str, Shape]) -> int:
-        feed, shapes, options = iter(given), [], {}
-        for arg in OPS[name].args:
-            if arg.role == "option":
-                options[arg.name] = next(feed)
-            elif arg.role != "work":
-                shape = outputs[arg.name] if arg.role == "out" else np.shape(next(feed))
-                shapes.append(() if 0 in shape else shape)
-        return OPS[name].work_size(*shapes, options=options)
 
 
 def pieces(layer: Layer) -> list[Layer]:

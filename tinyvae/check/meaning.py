@@ -14,11 +14,12 @@ import numpy as np
 from ..device import NumpyDevice, open_device
 from ..errors import TinyvaeError
 from ..kernels import ACTIVATIONS, IDENTITY
+from ..kernels.check import Runner
 from ..kernels.clock import Stream
 from ..layers import Conv2d, Dense, Flatten, Latent, Reshape, Sequential
 from ..models import VAE, zoo
 from ..training.step import Feed, evaluate_pass
-from .harness import STEP_OF_NOISE, LayerHarness, Runner
+from .harness import STEP_OF_NOISE, LayerHarness
 
 Array = Any  # of the device, or of NumPy where a model gives it
 

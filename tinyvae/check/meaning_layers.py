@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from ..kernels.check import Runner
 from ..kernels.clock import COUNTERS, CURSOR, SEED, STEP
 from ..layers import BatchNorm
-from .harness import LayerHarness, Runner
+from .harness import LayerHarness
 from .meaning import Meaning, require
 
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from ..kernels.check import Runner
 from ..kernels.clock import KL_BETA, KL_CAPACITY, KL_FREE, RATES
 from ..kernels.ops.likelihood import LEAST_LOG_SIGMA, LEVELS
 from ..layers import Categorical, ContinuousBernoulli, DiscretizedLogistic
-from .harness import Runner
 from .meaning import Meaning, require
 
 LOGITS = (0.0, 1e-9, -1e-4, 0.3, -0.999, 1.001, 4.0, -25.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..kernels.check import Runner
 from ..kernels.clock import (
     BASE_LR,
     BATCH_SIZE,
@@ -37,7 +38,6 @@ from ..kernels.clock import (
     STEPS_PER_EPOCH,
     TOTAL,
 )
-from .harness import Runner
 from .meaning import Meaning, require
 
 # ---------------------------------------------------------------------------------------------- optimisers

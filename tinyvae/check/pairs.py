@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU, TANH, output_size
+from ..kernels.check import Runner
 from ..kernels.ops.likelihood import LEVELS
-from .harness import Runner
 
 KINKED = (RELU, LEAKY_RELU, ELU)
 Arrays = tuple[np.ndarray, ...]

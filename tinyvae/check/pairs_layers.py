@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.check import Runner
 from ..kernels.clock import COUNTERS, SEED, STEP
-from .harness import Runner
 from .pairs import SIZES, Arrays, Pair, Plain
 
 EPSILON = 1e-3

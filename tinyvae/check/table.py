@@ -11,6 +11,7 @@ import numpy as np
 from ..config import Adam, TrainConfig
 from ..device import open_device
 from ..kernels import ACTIVATIONS, OPS, lacking
+from ..kernels.check import Runner
 from ..layers import (
     Activation,
     BatchNorm,
@@ -44,7 +45,6 @@ from ..models import zoo
 from ..training.step import make_plan
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
-from .harness import Runner
 from .meaning import MEANINGS, Meaning, MeaningError
 from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS

@@ -75,13 +75,21 @@ def depth_of(name: str, label: str) -> int:
 # ---------------------------------------------------------------------------------------------- calls
 
 
-class Guarded:
-    """An array on the device in the middle of a larger buffer of NaN (of the largest number, for integers)."""
+GUARD = 64  # elements on either side of an array: as many as keep any dtype on a 64-byte boundary
 
-    def __init__(self, device: NumpyDevice, host: np.ndarray, guard: int) -> None:
+
+def blank(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A host array of NaN, or of the largest number for integers: nothing has been written."""
+    dtype = np.dtype(dtype)
+    return np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype)
+
+
+class Guarded:
+    """An array on the device in the middle of a larger buffer that is blank elsewhere."""
+
+    def __init__(self, device: NumpyDevice, host: np.ndarray, guard: int = GUARD) -> None:
         self.device, self.shape = device, host.shape
-        poison = np.nan if host.dtype.kind == "f" else np.iinfo(host.dtype).max
-        whole = np.full(host.size + 2 * guard, poison, host.dtype)
+        whole = blank(host.size + 2 * guard, host.dtype)
         self.inside = slice(guard, guard + host.size)
         whole[self.inside] = host.reshape(-1)
         self.before, self.buffer = whole, device.put(whole)
@@ -102,14 +110,39 @@ class Guarded:
         return self.device.get(self.buffer).tobytes() == self.before.tobytes()
 
 
-def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int = 64) -> Arrays:
+class GuardedDevice:
+    """A device whose buffers start blank and stand between bands that nothing may write."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.name = inner, inner.name
+        self.guarded: list[Guarded] = []
+
+    def __getattr__(self, name: str) -> Any:  # get, fill, sync, record are the inner device's
+        return getattr(self.inner, name)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """A blank buffer between two bands."""
+        self.guarded.append(Guarded(self.inner, blank(shape, dtype)))
+        return self.guarded[-1].array
+
+    def put(self, host: np.ndarray, out: Any = None) -> Any:
+        """A host array on the device, in a guarded buffer unless `out` is given."""
+        host = np.asarray(host)
+        return self.inner.put(host, self.empty(host.shape, host.dtype) if out is None else out)
+
+    def damaged(self) -> bool:
+        """Whether a band of any buffer was written."""
+        return not all(guarded.bands_intact() for guarded in self.guarded)
+
+
+def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int = GUARD, ops: Any = None) -> Arrays:
     """Calls the op through its checked function on guarded copies. Returns {argument: array} of what it wrote.
 
-    Fails where a guard band or an input changed.
+    Fails where a guard band or an input changed. ops: other functions than those of the device.
     """
     op, dev = OPS[name], open_device(device)
     guarded = [a if arg.role == "option" else Guarded(dev, a, guard) for arg, a in zip(op.args, arguments, strict=True)]
-    returned = getattr(kernels.load(device), name)(*(g.array if isinstance(g, Guarded) else g for g in guarded))
+    returned = getattr(ops or kernels.load(device), name)(*(g.array if isinstance(g, Guarded) else g for g in guarded))
     dev.sync()
     require(returned is None, f"{name} returns {returned!r}")
     written = {}
@@ -122,6 +155,43 @@ def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int 
         elif arg.role != "work":
             written[arg.name] = g.get()
     return written
+
+
+class Runner:
+    """Calls ops on NumPy arrays: run("dense", x, w, b, act, y=(B, N)) → y. In float64 unless `dtype` says otherwise.
+
+    Inputs, options and arrays updated in place stand in the op's order; outputs are named with their shapes; `work` is
+    supplied. Returns what the op updated or wrote, one array or a tuple. A WrongResult says what the op harmed.
+    """
+
+    def __init__(self, device: str = "numpy", dtype: Any = np.float64, ops: Any = None) -> None:
+        self.device, self.dtype = device, np.dtype(dtype)
+        self.ops = ops or kernels.load(device)
+
+    def __call__(self, name: str, *given: Any, **shapes: tuple[int, ...]) -> Any:
+        op, feed = OPS[name], iter(given)
+        arguments: dict[str, Any] = {}
+        for arg in op.args:
+            if arg.role == "out":
+                arguments[arg.name] = blank(shapes[arg.name], self.dtype if arg.dtype == "float" else arg.dtype)
+            elif arg.role == "work":
+                arguments[arg.name] = None
+            else:
+                value = next(feed)
+                arguments[arg.name] = value if arg.role == "option" else self._host(arg.dtype, value)
+        if "work" in arguments:
+            options = {arg.name: arguments[arg.name] for arg in op.args if arg.role == "option"}
+            arrays = [a for a in arguments.values() if isinstance(a, np.ndarray)]
+            size = op.work_size(*(a.shape if a.size else () for a in arrays), options=options)
+            arguments["work"] = blank(size, self.dtype)
+        results = tuple(call(name, list(arguments.values()), self.device, ops=self.ops).values())
+        return results[0] if len(results) == 1 else results
+
+    def _host(self, kind: str, value: Any) -> np.ndarray:
+        value = np.asarray(value)
+        if kind == "float" or (kind == "image" and value.dtype != np.uint8):
+            return np.ascontiguousarray(value, self.dtype)
+        return np.ascontiguousarray(value, None if kind == "image" else kind)
 
 
 def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:

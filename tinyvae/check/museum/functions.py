@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..harness import Runner
+from ...kernels.check import Runner
 from ..pairs import Arrays, pairs_of
 from .exhibit import Exhibit
 
