@@ -6,14 +6,14 @@ import os
 import numpy as np
 import pytest
 
-from tinyvae.kernels import OPS
+from tinyvae.kernels import ACTIVATIONS, OPS
 from tinyvae.kernels.check import assert_close, call, call_reference, example_at, magnitudes, widened
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")
 
 
-@pytest.mark.parametrize("act", range(7))
+@pytest.mark.parametrize("act", ACTIVATIONS.values())
 def test_what_is_not_finite_passes_an_activation_as_in_the_reference(act):
     x = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 90, -90], np.float32)
     arguments = [x, act, np.full_like(x, np.nan)]
@@ -21,7 +21,7 @@ def test_what_is_not_finite_passes_an_activation_as_in_the_reference(act):
     np.testing.assert_allclose(got["y"], want["y"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("act", range(7))
+@pytest.mark.parametrize("act", ACTIVATIONS.values())
 def test_a_gradient_that_is_not_a_number_stays_so(act):
     y = np.array([-0.5, 0, 0.5], np.float32)
     got = call("act_grad", [y, act, np.full_like(y, np.nan)], "cuda")

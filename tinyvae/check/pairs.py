@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU, TANH, output_size
+from ..kernels import ACTIVATIONS, BY_CODE, IDENTITY, TANH, output_size
 from ..kernels.check import Runner
 from ..kernels.ops.likelihood import LEVELS
 
-KINKED = (RELU, LEAKY_RELU, ELU)
 Arrays = tuple[np.ndarray, ...]
 Plain = Callable[..., Any]
 
@@ -45,7 +44,7 @@ def activation_pair(name: str, act: int) -> Pair:
         def backward(grad_y: np.ndarray, x: np.ndarray) -> np.ndarray:
             return run("act_grad", forward(x), act, grad_y)
 
-        return forward, backward, (lambda x: x) if act in KINKED else None
+        return forward, backward, (lambda x: x) if BY_CODE[act].kinked else None
 
     return Pair(f"activate {name}", ("activate", "act_grad"), make, _vector, ("x",))
 
@@ -79,7 +78,7 @@ def dense_pair(name: str, act: int, bias: bool = True) -> Pair:
             grad_w, grad_b = run("dense_grad_w", x, grad_y, 0, grad_w=w.shape, grad_b=b.shape)
             return grad_x, grad_w, grad_b
 
-        return forward, backward, forward if act in KINKED else None
+        return forward, backward, forward if BY_CODE[act].kinked else None
 
     def arrays(rng: np.random.Generator, size: int) -> Arrays:
         B, K, N = SIZES[size]

@@ -164,7 +164,7 @@ LATENT_OPS = ("latent", "latent_grad", "philox_normal", "Latent")
 
 def layer_cases() -> Iterator[LayerCase]:
     """Every layer at several odd shapes, with its options."""
-    for act in ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"):
+    for act in ACTIVATIONS:
         yield LayerCase(lambda act=act: Dense(5, 4, act), (5,), places=DENSE_OPS)  # type: ignore[misc]
     yield LayerCase(lambda: Dense(1, 1), (1,), batch=2, places=DENSE_OPS)
     yield LayerCase(lambda: Dense(33, 17, "tanh", bias=False), (33,), batch=7, places=DENSE_OPS)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ShapeError
-from ..kernels import IDENTITY, output_size
-from .dense import KINKED, activation, activation_name
+from ..kernels import BY_CODE, IDENTITY, output_size
+from .dense import activation, activation_name
 from .layer import Layer, Shape, Site, Twin
 from .params import weight_and_bias
 
@@ -94,7 +94,7 @@ class ConvTwin(Twin):
         self.act_grad = site.op("act_grad")
 
     def kinks(self) -> list[Any]:
-        return [self.y] if self.act in KINKED else []
+        return [self.y] if BY_CODE[self.act].kinked else []
 
     def allocate_work(self, site: Site, large: Shape, small: Shape) -> None:
         """Scratch for the three primitives between the large (H, W) and the small (OH, OW) side."""

@@ -6,11 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ShapeError
-from ..kernels import ACTIVATIONS, ELU, IDENTITY, LEAKY_RELU, RELU
+from ..kernels import ACTIVATIONS, BY_CODE, IDENTITY
 from .layer import Layer, Shape, Site, Twin, size_of
 from .params import weight_and_bias
-
-KINKED = (RELU, LEAKY_RELU, ELU)  # ELU's second derivative jumps, which central differences can notice
 
 
 def activation(act: int | str) -> int:
@@ -24,7 +22,7 @@ def activation(act: int | str) -> int:
 
 def activation_name(act: int) -> str:
     """The name of an activation's constant."""
-    return next(name for name, value in ACTIVATIONS.items() if value == act)
+    return BY_CODE[act].name
 
 
 class Dense(Layer):
@@ -92,7 +90,7 @@ class DenseTwin(Twin):
         return self.grad_x
 
     def kinks(self) -> list[Any]:
-        return [self.y] if self.act in KINKED else []
+        return [self.y] if BY_CODE[self.act].kinked else []
 
 
 class Activation(Layer):
@@ -132,7 +130,7 @@ class ActivationTwin(Twin):
         return grad_y
 
     def kinks(self) -> list[Any]:
-        return [self.y] if self.act in KINKED else []
+        return [self.y] if BY_CODE[self.act].kinked else []
 
 
 class SiLU(Layer):

@@ -16,7 +16,7 @@ import numpy as np
 from ..app.run import Run, prior_of
 from ..config import require_int
 from ..errors import ConfigError, DataError
-from ..kernels import ACTIVATIONS
+from ..kernels import BY_CODE, IDENTITY
 from ..layers import (
     Activation,
     BatchNorm,
@@ -77,10 +77,20 @@ def page(contents: dict[str, Any]) -> str:
     # in a script element, "<" could end the element or open a comment
     data = json.dumps(contents, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
+    made = {"run.json": data, "activations.js": activations()}
+
     def insert(match: re.Match[str]) -> str:
-        return data if match[1] == "run.json" else (PAGE / match[1]).read_text("utf-8").rstrip()
+        return made.get(match[1]) or (PAGE / match[1]).read_text("utf-8").rstrip()
 
     return INSERT.sub(insert, (PAGE / "page.html").read_text("utf-8"))
+
+
+def activations() -> str:
+    """The activations as a table of JavaScript functions, by name."""
+    functions = {act.name: act.javascript for act in BY_CODE}
+    functions["silu"] = "(x) => x * ACTIVATIONS.sigmoid(x)"
+    lines = "".join(f"  {name}: {function},\n" for name, function in functions.items())
+    return f"const ACTIVATIONS = {{\n{lines}}};"
 
 
 def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
@@ -141,7 +151,7 @@ def describe_layers(model: Model, path: str, layer: Layer) -> Iterator[dict[str,
     if type(layer) not in KINDS:
         known = ", ".join(kind.__name__ for kind in KINDS)
         raise ConfigError(f"{path}: the page cannot evaluate {layer}; it knows {known} and Sequential")
-    act = getattr(layer, "act", ACTIVATIONS["identity"])
+    act = getattr(layer, "act", IDENTITY)
     weight, bias = (parameter(model, f"{path}.{name}") for name in ("weight", "bias"))
     if type(layer) is BatchNorm:
         gamma, beta, mean, variance = (
@@ -154,7 +164,7 @@ def describe_layers(model: Model, path: str, layer: Layer) -> Iterator[dict[str,
         "path": path,
         "in": list(layer.in_shapes[0]),
         "out": list(layer.out_shape),
-        "act": "silu" if type(layer) is SiLU else next(name for name, value in ACTIVATIONS.items() if value == act),
+        "act": "silu" if type(layer) is SiLU else BY_CODE[act].name,
         "stride": list(getattr(layer, "stride", ())),
         "padding": list(getattr(layer, "padding", ())),
         "weight": packed(weight, "<f4"),

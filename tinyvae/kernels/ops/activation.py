@@ -63,7 +63,7 @@ BY_CODE = (
         "tanh", np.tanh, lambda y: 1 - y * y, "Math.tanh", slope_terms=lambda y: 1 + y * y,
     ),
     Activation(
-        "sigmoid", _sigmoid, lambda y: y * (1 - y), "sigmoid",
+        "sigmoid", _sigmoid, lambda y: y * (1 - y), "(x) => 1 / (1 + Math.exp(-x))",
         slope_terms=lambda y: np.abs(y) + y * y,
     ),
     Activation(

@@ -1,20 +1,8 @@
 "use strict";
 // The decoder: every layer's forward pass, as in tinyvae/kernels/ops/, in plain loops over flat arrays.
+// ACTIVATIONS, the activations by name, stand behind it on the page.
 // It knows arrays and shapes, nothing of the page. Images are channels last: pixel (i, j), channel c of an (H, W, C)
 // image stands at (i * W + j) * C + c.
-
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-
-const ACTIVATIONS = {
-  identity: (x) => x,
-  relu: (x) => Math.max(x, 0),
-  leaky_relu: (x) => (x > 0 ? x : 0.2 * x),
-  elu: (x) => (x > 0 ? x : Math.expm1(x)),
-  tanh: Math.tanh,
-  sigmoid,
-  softplus: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
-  silu: (x) => x * sigmoid(x),
-};
 
 // Each kind of layer: fills y, which comes with the bias in it, from x.
 const LAYERS = {
