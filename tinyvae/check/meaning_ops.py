@@ -7,37 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..kernels import clock
 from ..kernels.check import Runner
-from ..kernels.clock import (
-    BASE_LR,
-    BATCH_SIZE,
-    BETA,
-    BETA1,
-    BETA2,
-    BETA_WARMUP,
-    CLIP,
-    CORRECTION1,
-    CORRECTION2,
-    COUNTERS,
-    CURSOR,
-    EPOCH,
-    EVERY,
-    GAMMA,
-    KIND,
-    LR,
-    LR_WARMUP,
-    NORM,
-    PERIOD,
-    PLAN,
-    PLAN_HEAD,
-    RATES,
-    ROW,
-    SCHEDULES,
-    SEED,
-    STEP,
-    STEPS_PER_EPOCH,
-    TOTAL,
-)
 from .meaning import Meaning, require
 
 # ---------------------------------------------------------------------------------------------- optimisers
@@ -52,8 +23,9 @@ def adam_by_hand(device: str) -> str:
     meant, first, second = [float(s) for s in start], [0.0] * 3, [0.0] * 3
     for t, g in enumerate(gradients, start=1):
         lr, clip = 1e-2 / t, 1.0 if t % 3 else 0.5
-        rates = np.zeros(RATES)
-        rates[[LR, CORRECTION1, CORRECTION2, CLIP]] = lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), clip
+        rates = np.zeros(clock.RATES)
+        rates[clock.LR], rates[clock.CLIP] = lr, clip
+        rates[clock.CORRECTION1], rates[clock.CORRECTION2] = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
         values, m, v = run("adam", g, rates, beta1, beta2, eps, values, m, v)
         for i in range(3):
             gi = clip * float(g[i])
@@ -75,8 +47,8 @@ def sgd_by_hand(device: str) -> str:
     run, values, m = Runner(device), np.array([0.5]), np.zeros(1)
     meant, speed = 0.5, 0.0
     for t in range(1, 6):
-        rates = np.zeros(RATES)
-        rates[[LR, CLIP]] = 0.1 / t, 1 / t
+        rates = np.zeros(clock.RATES)
+        rates[[clock.LR, clock.CLIP]] = 0.1 / t, 1 / t
         values, m = run("sgd", np.array([float(t)]), rates, 0.9, values, m)
         speed = 0.9 * speed + (1 / t) * t
         meant -= 0.1 / t * speed
@@ -88,9 +60,9 @@ def clipping(device: str) -> str:
     """One global norm; gradients above max_norm are scaled to it, those below are left alone, 0 clips nothing."""
     run, g = Runner(device), np.array([3.0, -4.0, 12.0])
     for max_norm, factor in ((6.5, 0.5), (13.0, 1.0), (20.0, 1.0), (0.0, 1.0)):
-        rates = run("grad_norm", g, max_norm, np.zeros(RATES))
-        require(abs(rates[NORM] - 13) <= 1e-12, f"the norm of (3, −4, 12) is {rates[NORM]:.6g}, not 13")
-        given = rates[CLIP]
+        rates = run("grad_norm", g, max_norm, np.zeros(clock.RATES))
+        require(abs(rates[clock.NORM] - 13) <= 1e-12, f"the norm of (3, −4, 12) is {rates[clock.NORM]:.6g}, not 13")
+        given = rates[clock.CLIP]
         require(
             abs(given - factor) <= 1e-12, f"norm 13, max_norm {max_norm:g}: the factor is {given:.6g}, not {factor:g}"
         )
@@ -124,27 +96,30 @@ def objective_in_words(device: str) -> str:
 
 def tick_formula(device: str) -> str:
     """Thirty ticks of two players against the formulas of schedules, warm-up, corrections and KL weight."""
-    run, counters = Runner(device), np.zeros(COUNTERS, np.uint64)
-    plan, rates = np.zeros(PLAN_HEAD + 2 * PLAN), np.zeros(2 * RATES + 2)
-    plan[[STEPS_PER_EPOCH, BATCH_SIZE, BETA, BETA_WARMUP]] = 4, 32, 2.0, 10
-    one, two = plan[PLAN_HEAD:][:PLAN], plan[PLAN_HEAD + PLAN :]
-    columns = [KIND, BASE_LR, LR_WARMUP, TOTAL, PERIOD, GAMMA, BETA1, BETA2, EVERY]
-    one[columns] = SCHEDULES["cosine"], 1e-3, 5, 30, 1, 0, 0.9, 0.999, 1
-    two[columns] = SCHEDULES["step"], 2e-3, 0, 10, 4, 0.1, 0.5, 0.9, 3
+    run, counters = Runner(device), np.zeros(clock.COUNTERS, np.uint64)
+    plan, rates = np.zeros(clock.PLAN_HEAD + 2 * clock.PLAN), np.zeros(2 * clock.RATES + 2)
+    plan[[clock.STEPS_PER_EPOCH, clock.BATCH_SIZE, clock.BETA, clock.BETA_WARMUP]] = 4, 32, 2.0, 10
+    one, two = plan[clock.PLAN_HEAD:][:clock.PLAN], plan[clock.PLAN_HEAD + clock.PLAN :]
+    columns = [
+        clock.KIND, clock.BASE_LR, clock.LR_WARMUP, clock.TOTAL, clock.PERIOD, clock.GAMMA,
+        clock.BETA1, clock.BETA2, clock.EVERY,
+    ]  # fmt: skip
+    one[columns] = clock.SCHEDULES["cosine"], 1e-3, 5, 30, 1, 0, 0.9, 0.999, 1
+    two[columns] = clock.SCHEDULES["step"], 2e-3, 0, 10, 4, 0.1, 0.5, 0.9, 3
     for step in range(1, 31):
         counters, rates = run("tick", plan, counters, rates)
         place = (step, (step - 1) // 4, (step - 1) % 4 * 32)
-        given = tuple(int(counters[c]) for c in (STEP, EPOCH, CURSOR))
+        given = tuple(int(counters[c]) for c in (clock.STEP, clock.EPOCH, clock.CURSOR))
         require(given == place, f"at step {step} the clock says step, epoch, cursor = {given}, meant is {place}")
         t = (step - 1) // 3 + 1
         done = min(1.0, max(0.0, (step - 1 - 5) / 25))
         meant = {
-            "cosine rate": (rates[LR], 1e-3 * (step / 5 if step <= 5 else 0.5 * (1 + math.cos(math.pi * done)))),
-            "correction of beta1": (rates[CORRECTION1], 1 / (1 - 0.9**step)),
-            "correction of beta2": (rates[CORRECTION2], 1 / (1 - 0.999**step)),
-            "stepwise rate": (rates[RATES + LR], 2e-3 * 0.1 ** ((t - 1) // 4)),
-            "correction of a player of every third step": (rates[RATES + CORRECTION1], 1 / (1 - 0.5**t)),
-            "KL weight": (rates[2 * RATES], 2.0 * min(1.0, step / 10)),
+            "cosine rate": (rates[clock.LR], 1e-3 * (step / 5 if step <= 5 else 0.5 * (1 + math.cos(math.pi * done)))),
+            "correction of beta1": (rates[clock.CORRECTION1], 1 / (1 - 0.9**step)),
+            "correction of beta2": (rates[clock.CORRECTION2], 1 / (1 - 0.999**step)),
+            "stepwise rate": (rates[clock.RATES + clock.LR], 2e-3 * 0.1 ** ((t - 1) // 4)),
+            "correction of a player of every third step": (rates[clock.RATES + clock.CORRECTION1], 1 / (1 - 0.5**t)),
+            "KL weight": (rates[2 * clock.RATES], 2.0 * min(1.0, step / 10)),
         }
         for name, (found, wanted) in meant.items():
             require(abs(found - wanted) <= 1e-12 * abs(wanted), f"step {step}: {name} {found:.9g}, meant {wanted:.9g}")
@@ -182,8 +157,9 @@ def _word(position: int, step: int, stream: int, seed: int) -> int:
 
 
 def _counters(step: int = 0, row: int = 0, seed: int = 0, cursor: int = 0) -> np.ndarray:
-    counters = np.zeros(COUNTERS, np.uint64)
-    counters[STEP], counters[ROW], counters[SEED], counters[CURSOR] = step, row, np.uint64(seed), cursor
+    counters = np.zeros(clock.COUNTERS, np.uint64)
+    counters[clock.STEP], counters[clock.ROW], counters[clock.CURSOR] = step, row, cursor
+    counters[clock.SEED] = np.uint64(seed)
     return counters
 
 
