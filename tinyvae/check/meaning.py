@@ -13,7 +13,7 @@ import numpy as np
 
 from ..device import NumpyDevice, open_device
 from ..errors import TinyvaeError
-from ..kernels import ACTIVATIONS, IDENTITY
+from ..kernels import BY_CODE, IDENTITY
 from ..kernels.check import Runner
 from ..kernels.clock import Stream
 from ..layers import Conv2d, Dense, Flatten, Latent, Reshape, Sequential
@@ -194,24 +194,15 @@ def rows_of_images(device: str) -> str:
 def activation_values(device: str) -> str:
     """Every activation at a few points, against the textbook formula."""
     x = np.array([-30.0, -1.5, -0.1, 0.0, 0.1, 1.5, 30.0])
-    meant: dict[str, Callable[[float], float]] = {
-        "identity": lambda v: v,
-        "relu": lambda v: max(v, 0.0),
-        "leaky_relu": lambda v: v if v > 0 else 0.2 * v,
-        "elu": lambda v: v if v > 0 else math.expm1(v),
-        "tanh": math.tanh,
-        "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
-        "softplus": lambda v: math.log1p(math.exp(v)),
-    }
-    for name, act in ACTIVATIONS.items():
+    for act, activation in enumerate(BY_CODE):
         y = Runner(device)("activate", x, act, y=x.shape)
         for value, given in zip(x, y, strict=True):
-            right = meant[name](float(value))
+            right = activation.formula(float(value))
             good = abs(given - right) <= 1e-12 * max(1, abs(right))
-            require(good, f"{name}({value:g}) = {given:.9g}, the formula says {right:.9g}")
+            require(good, f"{activation.name}({value:g}) = {given:.9g}, the formula says {right:.9g}")
     y = Runner(device)("silu", x, y=x.shape)
     require(bool(np.abs(y - x / (1 + np.exp(-x))).max() <= 1e-12), "silu(x) is not x · sigmoid(x)")
-    return f"{len(ACTIVATIONS) + 1} functions at {len(x)} points"
+    return f"{len(BY_CODE) + 1} functions at {len(x)} points"
 
 
 def conv_is_a_cross_correlation(device: str) -> str:

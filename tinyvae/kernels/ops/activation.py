@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 class Activation:
     """An activation that is computed with the product before it: all that is known of it but the fast loops.
 
+    formula: act(v) of one number as a textbook has it, which the checker compares `value` with.
     value: y = act(x), elementwise; x may be a temporary, but it is never changed.
     slope_from_y: act'(x) written in terms of y = act(x). slope_terms: Σ|terms| of it, for its rounding error.
     kinked: whether a derivative jumps at 0, the second one included: central differences notice it there.
@@ -24,6 +26,7 @@ class Activation:
     """
 
     name: str
+    formula: Callable[[float], float]
     value: Function
     slope_from_y: Function
     javascript: str
@@ -43,31 +46,34 @@ def _softplus(x):
 
 
 BY_CODE = (
-    Activation("identity", lambda x: x, np.ones_like, "(x) => x"),
+    Activation("identity", lambda v: v, lambda x: x, np.ones_like, "(x) => x"),
     Activation(
-        "relu", lambda x: np.maximum(x, 0), lambda y: y > 0, "(x) => Math.max(x, 0)", kinked=True,
+        "relu", lambda v: max(v, 0.0),
+        lambda x: np.maximum(x, 0), lambda y: y > 0,
+        "(x) => Math.max(x, 0)", kinked=True,
     ),
     Activation(
-        "leaky_relu",
+        "leaky_relu", lambda v: v if v > 0 else LEAKY_SLOPE * v,
         lambda x: np.where(x > 0, x, x * x.dtype.type(LEAKY_SLOPE)),
         lambda y: np.where(y > 0, y.dtype.type(1), y.dtype.type(LEAKY_SLOPE)),
         f"(x) => (x > 0 ? x : {LEAKY_SLOPE} * x)", kinked=True,
     ),
     Activation(
-        "elu",
+        "elu", lambda v: v if v > 0 else math.expm1(v),
         lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
         lambda y: np.where(y > 0, 1, y + 1),
         "(x) => (x > 0 ? x : Math.expm1(x))", kinked=True,
     ),
     Activation(
-        "tanh", np.tanh, lambda y: 1 - y * y, "Math.tanh", slope_terms=lambda y: 1 + y * y,
+        "tanh", math.tanh, np.tanh, lambda y: 1 - y * y,
+        "Math.tanh", slope_terms=lambda y: 1 + y * y,
     ),
     Activation(
-        "sigmoid", _sigmoid, lambda y: y * (1 - y), "(x) => 1 / (1 + Math.exp(-x))",
-        slope_terms=lambda y: np.abs(y) + y * y,
+        "sigmoid", lambda v: 1 / (1 + math.exp(-v)), _sigmoid, lambda y: y * (1 - y),
+        "(x) => 1 / (1 + Math.exp(-x))", slope_terms=lambda y: np.abs(y) + y * y,
     ),
     Activation(
-        "softplus", _softplus, lambda y: -np.expm1(-y),
+        "softplus", lambda v: math.log1p(math.exp(v)), _softplus, lambda y: -np.expm1(-y),
         "(x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))",
         slope_terms=lambda y: np.abs(np.expm1(-y)),
     ),
