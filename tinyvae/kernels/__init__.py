@@ -15,17 +15,7 @@ from ..errors import KernelError
 from .first_calls import FirstCalls
 from .op import Arg, Op
 from .ops import OPS, PAGES
-from .ops.activation import (
-    ACTIVATIONS,
-    BY_CODE,
-    ELU,
-    IDENTITY,
-    LEAKY_RELU,
-    RELU,
-    SIGMOID,
-    SOFTPLUS,
-    TANH,
-)
+from .ops.activation import ACTIVATIONS, BY_CODE, ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, TANH
 from .scratch import output_size
 
 MEANING: dict[str, Callable[..., None]] = {
