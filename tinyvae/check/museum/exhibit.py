@@ -39,14 +39,18 @@ class Exhibit:
 
 
 def op_exhibit(hidden: bool = False, **ops: Callable[..., None]) -> Exhibit:
-    """The exhibit of wrong ops: the first one is named after it, and its docstring is the story."""
-    first = next(iter(ops.values()))
-    return Exhibit(first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split()), ops, hidden=hidden)
+    """The exhibit of wrong ops: it is named after the first one, whose docstring is the story."""
+    return _named(ops, hidden)
 
 
 def op_exhibits(op: str, *wrong: Callable[..., None]) -> list[Exhibit]:
     """An exhibit of each of these wrong versions of one op."""
-    return [op_exhibit(**{op: one}) for one in wrong]
+    return [_named({op: one}, False) for one in wrong]
+
+
+def _named(ops: Mapping[str, Callable[..., None]], hidden: bool) -> Exhibit:
+    first = next(iter(ops.values()))
+    return Exhibit(first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split()), ops, hidden=hidden)
 
 
 @contextmanager
