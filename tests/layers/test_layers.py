@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tinyvae import VAE, AutoEncoder, kernels, zoo
 from tinyvae.config import ModelConfig, TrainConfig
-from tinyvae.device import ALIGNMENT, open_device
+from tinyvae.device import open_device
+from tinyvae.device.host import ALIGNMENT
 from tinyvae.errors import ConfigError, DataError, DeviceError, ShapeError, TinyvaeError
 from tinyvae.kernels.clock import Clock
 from tinyvae.layers import (

@@ -13,9 +13,9 @@ import numpy as np
 from numba import cuda
 
 from ..errors import DeviceError
-from . import NumpyDevice
 from .driver import find_driver
 from .graph import Recorded, Recorder
+from .host import NumpyDevice
 from .machine import look
 
 config: Any = cuda.config
