@@ -99,7 +99,7 @@ def tick_formula(device: str) -> str:
     run, counters = Runner(device), np.zeros(clock.COUNTERS, np.uint64)
     plan, rates = np.zeros(clock.PLAN_HEAD + 2 * clock.PLAN), np.zeros(2 * clock.RATES + 2)
     plan[[clock.STEPS_PER_EPOCH, clock.BATCH_SIZE, clock.BETA, clock.BETA_WARMUP]] = 4, 32, 2.0, 10
-    one, two = plan[clock.PLAN_HEAD:][:clock.PLAN], plan[clock.PLAN_HEAD + clock.PLAN :]
+    one, two = plan[clock.PLAN_HEAD :][: clock.PLAN], plan[clock.PLAN_HEAD + clock.PLAN :]
     columns = [
         clock.KIND, clock.BASE_LR, clock.LR_WARMUP, clock.TOTAL, clock.PERIOD, clock.GAMMA,
         clock.BETA1, clock.BETA2, clock.EVERY,
