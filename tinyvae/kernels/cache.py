@@ -1,5 +1,4 @@
-"""Where the machine code of compiled columns is kept between runs, and how a broken file is forgiven.
-It knows folders and Numba's dispatchers, and neither CPUs nor GPUs.
+"""Where the machine code of compiled columns is kept between runs, and how a broken file is ignored.
 
 Compiling takes seconds, so the machine code is kept on disk, in a folder whose name is a hash of everything it depends
 on. A changed source, an upgrade or another machine therefore looks elsewhere and compiles anew; what a broken or

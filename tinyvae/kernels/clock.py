@@ -1,5 +1,7 @@
-"""The clock: the few numbers that change from step to step, on the device in small arrays that no recording freezes.
-It knows where each number lives, not how ops use it; the op `tick` advances it."""
+"""The clock: the few numbers that change from step to step, in small arrays on the device.
+
+A recorded step reads them anew each time it runs. The op `tick` advances the clock.
+"""
 
 from __future__ import annotations
 

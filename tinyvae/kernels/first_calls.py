@@ -1,5 +1,4 @@
-"""The first calls of a compiled column's ops: which of them compile, told to whoever wants to show it.
-It knows that compiling may happen, and when; not how, nor where machine code is kept."""
+"""The first calls of a compiled column's ops, and a report of those that compile."""
 
 from __future__ import annotations
 
@@ -7,23 +6,27 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-Tell = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
 
 
 class FirstCalls:
-    """Counts the ops that were asked for and those that have run.
+    """Counts the ops that were requested and those that have run.
 
-    tell: called as tell(name, number, count) when op `name`, the number-th of the count asked for, begins to compile;
-    None for silence. An op whose machine code is found on the disk is counted and not told of.
+    report: called as report(name, number, count) when op `name`, the number-th of `count` requested
+    ops, begins to compile; None for no report. An op whose machine code is found on the disk is
+    counted and not reported.
     """
 
     def __init__(self) -> None:
-        self.tell: Tell | None = None
-        self.asked, self.begun = 0, 0
+        self.report: Report | None = None
+        self.requested, self.begun = 0, 0
 
     def watch(self, name: str, run: Callable[..., None], compiler: Any) -> Callable[..., None]:
-        """`run`, whose first call is watched. compiler: the module whose `on_compile` is called before it compiles."""
-        self.asked += 1
+        """`run`, whose first call is counted.
+
+        compiler: the module whose `on_compile` is called before it compiles.
+        """
+        self.requested += 1
         waiting = True
 
         def call(*arguments: Any) -> None:
@@ -42,12 +45,12 @@ class FirstCalls:
         return wraps(run)(call)
 
     def _announcement(self, name: str, number: int) -> Callable[[], None]:
-        told = False
+        reported = False
 
         def announce() -> None:
-            nonlocal told
-            if self.tell is not None and not told:
-                told = True
-                self.tell(name, number, self.asked)
+            nonlocal reported
+            if self.report is not None and not reported:
+                reported = True
+                self.report(name, number, self.requested)
 
         return announce

@@ -1,5 +1,4 @@
 """Locks between processes, each a file: whoever holds it is alone, and it is free again when that process ends.
-It knows files and how long to wait, and not what is locked.
 
 A lock is a courtesy here, never a condition: where there is none to be had, as on some network disks, or where another
 process does not let go of it, `acquire` returns None and the caller goes on without.

@@ -13,7 +13,7 @@ WIDEST = 32  # numbers in a row of the widest register tile of any machine
 NARROW = 16  # channels under which an image's gradient is made by scattering windows
 TALLEST = 14  # rows of the tallest register tile of any machine
 SUMMED, NORM_SUMS = 2048, 2048  # gradients in a sum of their norm at least; such sums at most
-BLOCKS = 264  # of a GPU that are worth having: two to each multiprocessor of a large one
+BLOCKS = 264  # that keep a GPU busy: two to each multiprocessor of a large one
 SHALLOW = 256  # terms that a partial sum has at least
 
 

@@ -112,7 +112,7 @@ class Trainer:
         self.step = Step(model, self.feed, config)
         self.told = 0.0  # when compiling was last shown
         if self.progress:
-            model.kernels.first_calls.tell = self._compiling
+            model.kernels.first_calls.report = self._compiling
         self.rows: list[dict[str, Any]] = []
         self.warned = False
         self.best, self.since, self.spent = float("inf"), 0, 0.0
