@@ -1,13 +1,17 @@
-"""Frozen dataclasses: what a model is and what a run is. Each checks itself and names the value that cannot work.
-It knows options and their limits, not what they do."""
+"""Options of models, training and runs, as frozen dataclasses. An option is one field: type, default, help and check;
+the command line, `train` and resuming read it there."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
 
 from .errors import ConfigError
+
+T = TypeVar("T")
 
 DEFAULT_DEVICE = "numba"  # numpy is the meaning of every op, numba the same ops compiled
 BINARIZE = ("none", "static", "dynamic")
@@ -65,38 +69,71 @@ def require_precision(precision: Any, device: str, dtype: str = "float32") -> No
         )
 
 
+def require_at_most(name: str, value: Any, most: float, why: str = "") -> None:
+    """A ConfigError unless `value` is a number above 0 and of at most `most`."""
+    require_number(name, value, 0, open_=True, why=why)
+    if value > most:
+        raise ConfigError(f"{name}={value!r} must be at most {most:g}{why}")
+
+
+def require_decay(name: str, value: Any) -> None:
+    """A ConfigError unless `value` is a decay rate, in [0, 1)."""
+    require_number(name, value, 0)
+    if value >= 1:
+        raise ConfigError(f"{name}={value!r} must be below 1, it is a decay rate")
+
+
+def option(default: T, help: str = "", check: tuple[Any, ...] = (), *, metavar: str = "", free: bool = False) -> T:
+    """A field of a dataclass of `Options`.
+
+    help: the line of `--help`. check: a require_* function and what it takes after name and value. metavar: what stands
+    for the value in `--help`; "" for one that follows from the type. free: a resumed run may change it.
+    """
+    described: T = field(default=default, metadata={"help": help, "check": check, "metavar": metavar, "free": free})
+    return described
+
+
 @dataclass(frozen=True)
-class Adam:
+class Options:
+    """Base of frozen dataclasses whose fields are options: each value is checked as its field says."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, check = getattr(self, f.name), f.metadata.get("check")
+            if check and not (value is None and f.default is None):
+                check[0](f.name, value, *check[1:])
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any], what: str) -> Self:
+        """These options, the others at their defaults; a ConfigError that names the nearest for one that `what` does
+        not have."""
+        names = [f.name for f in fields(cls) if f.init]
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+                raise ConfigError(f"{name}={given[name]!r}: {what} has no such option; {hint}")
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Adam(Options):
     """Options of Adam (Kingma & Ba 2014): learning rate, decay rates of the two moments, and eps."""
 
-    lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    lr: float = option(1e-3, check=(require_number, 0, True))
+    beta1: float = option(0.9, check=(require_decay,))
+    beta2: float = option(0.999, check=(require_decay,))
+    eps: float = option(1e-8, check=(require_number, 0))
     name: str = field(default="adam", init=False)
-
-    def __post_init__(self) -> None:
-        require_number("lr", self.lr, 0, open_=True)
-        for which in ("beta1", "beta2"):
-            require_number(which, getattr(self, which), 0)
-            if getattr(self, which) >= 1:
-                raise ConfigError(f"{which}={getattr(self, which)!r} must be below 1, it is a decay rate")
-        require_number("eps", self.eps, 0)
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Options):
     """Options of stochastic gradient descent with momentum (Sutskever et al. 2013)."""
 
-    lr: float = 1e-3
-    momentum: float = 0.9
+    lr: float = option(1e-3, check=(require_number, 0, True))
+    momentum: float = option(0.9, check=(require_decay,))
     name: str = field(default="sgd", init=False)
-
-    def __post_init__(self) -> None:
-        require_number("lr", self.lr, 0, open_=True)
-        require_number("momentum", self.momentum, 0)
-        if self.momentum >= 1:
-            raise ConfigError(f"momentum={self.momentum!r} must be below 1, it is a decay rate")
 
 
 Optimizer = Adam | SGD
@@ -159,7 +196,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Options):
     """What `train` does with a model and images. None means what the model's players bring.
 
     warmup: epochs over which the KL weight grows linearly from 0 to beta. cycles: how often in the run it does so, each
@@ -172,60 +209,64 @@ class TrainConfig:
     early_stop: epochs without a better validation loss after which training ends, 0 for never.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float | None = None
-    optimizer: str | None = None
-    schedule: str = "constant"
-    clip: float = 0.0
-    beta: float = 1.0
-    warmup: int = 0
-    cycles: int = 0
-    cycle_share: float = 0.5
-    capacity: float = 0.0
-    free_bits: float = 0.0
-    binarize: str = "none"
-    validation: int = 0
-    early_stop: int = 0
-    save_every: int = 1
-    check_finite: bool = False
+    epochs: int = option(10, "passes over the training images (default 10)", (require_int, 1), free=True)
+    batch_size: int = option(128, "images per step (default 128)", (require_int, 1))
+    lr: float | None = option(None, "learning rate (default 0.001)", (require_number, 0, True, ", the learning rate"))
+    optimizer: str | None = option(None, "adam or sgd (default adam)", (require_choice, OPTIMIZERS))
+    schedule: str = option(
+        "constant", "constant, step or cosine learning rate (default constant)", (require_choice, SCHEDULE_NAMES)
+    )
+    clip: float = option(
+        0.0, "largest norm of the gradient, 0 for any (default 0)",
+        (require_number, 0, False, ", the largest gradient norm; 0 clips nothing"),
+    )  # fmt: skip
+    beta: float = option(
+        1.0, "weight of the KL divergence (default 1; beta-vae 4)",
+        (require_number, 0, False, ", the weight of the KL divergence"), metavar="B",
+    )  # fmt: skip
+    warmup: int = option(0, "epochs over which that weight grows from 0 (default 0)", (require_int, 0, ", in epochs"))
+    cycles: int = option(
+        0, "let that weight grow N times in the run, from 0 each time",
+        (require_int, 0, ", the number of warm-ups in the run"),
+    )  # fmt: skip
+    cycle_share: float = option(
+        0.5, "share of a cycle in which it grows (default 0.5)",
+        (require_at_most, 1, ", the share of a cycle that warms up"), metavar="R",
+    )  # fmt: skip
+    capacity: float = option(
+        0.0, "hold the KL at C nats: beta·|KL − C|, C grows over --warmup",
+        (require_number, 0, False, ", the KL divergence to hold, in nats"), metavar="C",
+    )  # fmt: skip
+    free_bits: float = option(
+        0.0, "nats of each latent variable that cost nothing (default 0)",
+        (require_number, 0, False, ", nats per latent dimension"),
+    )  # fmt: skip
+    binarize: str = option(
+        "none", "none, static (once per image) or dynamic (each visit) (default none)", (require_choice, BINARIZE),
+        metavar="HOW",
+    )  # fmt: skip
+    validation: int = option(
+        0, "training images held out for validation (default 0)", (require_int, 0, ", the number of images")
+    )
+    early_stop: int = option(
+        0, "stop after N epochs without a better validation loss", (require_int, 0, ", in epochs"), free=True
+    )
+    save_every: int = option(1, "epochs between checkpoints (default 1)", (require_int, 1, ", in epochs"), free=True)
+    check_finite: bool = option(False, "look for NaN after every step and name where it began", free=True)
 
     def __post_init__(self) -> None:
-        require_int("epochs", self.epochs, 1)
-        require_int("batch_size", self.batch_size, 1)
-        if self.lr is not None:
-            require_number("lr", self.lr, 0, open_=True, why=", the learning rate")
-        if self.optimizer is not None:
-            require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        require_choice("schedule", self.schedule, SCHEDULE_NAMES)
-        require_number("clip", self.clip, 0, why=", the largest gradient norm; 0 clips nothing")
-        require_number("beta", self.beta, 0, why=", the weight of the KL divergence")
-        require_int("warmup", self.warmup, 0, ", in epochs")
-        require_int("cycles", self.cycles, 0, ", the number of warm-ups in the run")
-        require_number("cycle_share", self.cycle_share, 0, open_=True, why=", the share of a cycle that warms up")
-        require_number("capacity", self.capacity, 0, why=", the KL divergence to hold, in nats")
-        require_number("free_bits", self.free_bits, 0, why=", nats per latent dimension")
-        self._require_one_weight()
-        require_choice("binarize", self.binarize, BINARIZE)
-        require_int("validation", self.validation, 0, ", the number of images")
-        require_int("early_stop", self.early_stop, 0, ", in epochs")
-        require_int("save_every", self.save_every, 1, ", in epochs")
+        super().__post_init__()
+        for name in ("warmup", "capacity"):
+            self._require_one("cycles", name)
+        self._require_one("capacity", "free_bits")
         if self.early_stop and not self.validation:
             raise ConfigError(f"early_stop={self.early_stop} needs validation images: add --validation 5000")
 
-    def _require_one_weight(self) -> None:
-        """The options that shape the KL weight must not contradict each other."""
-        if self.cycle_share > 1:
-            raise ConfigError(f"cycle_share={self.cycle_share!r} must be at most 1, the share of a cycle that warms up")
-        for name in ("warmup", "capacity"):
-            if self.cycles and getattr(self, name):
-                raise ConfigError(
-                    f"cycles={self.cycles} and {name}={getattr(self, name)!r} exclude each other; drop one"
-                )
-        if self.capacity and self.free_bits:
-            raise ConfigError(
-                f"capacity={self.capacity!r} and free_bits={self.free_bits!r} exclude each other; drop one"
-            )
+    def _require_one(self, name: str, other: str) -> None:
+        """A ConfigError where both are set: they contradict each other."""
+        value, second = getattr(self, name), getattr(self, other)
+        if value and second:
+            raise ConfigError(f"{name}={value!r} and {other}={second!r} exclude each other; drop one")
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..config import LIKELIHOODS
+from ..config import LIKELIHOODS, Options, TrainConfig
 from ..errors import TinyvaeError
 
 
@@ -107,18 +108,10 @@ def add_train(commands: Any) -> None:
     )
     option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
     option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
-    option("--epochs", type=integer, metavar="N", help="passes over the training images (default 10)")
-    option("--batch-size", type=integer, metavar="N", help="images per step (default 128)")
     option("--latent-dim", type=integer, metavar="N", help="latent variables (default 20)")
     option(
         "--hidden", type=integers, metavar="N[,N…]", help="widths of the hidden dense layers (default 400; conv 256)"
     )
-    option("--beta", type=number, metavar="B", help="weight of the KL divergence (default 1; beta-vae 4)")
-    option("--warmup", type=integer, metavar="N", help="epochs over which that weight grows from 0 (default 0)")
-    option("--cycles", type=integer, metavar="N", help="let that weight grow N times in the run, from 0 each time")
-    option("--cycle-share", type=number, metavar="R", help="share of a cycle in which it grows (default 0.5)")
-    option("--capacity", type=number, metavar="C", help="hold the KL at C nats: beta·|KL − C|, C grows over --warmup")
-    option("--free-bits", type=number, metavar="X", help="nats of each latent variable that cost nothing (default 0)")
     option("--likelihood", metavar="NAME", help=f"{', '.join(LIKELIHOODS)} (default bernoulli)")
     option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
     option("--samples-per-image", dest="samples", type=integer, metavar="K", help="draws of z, iwae only (default 5)")
@@ -130,22 +123,34 @@ def add_train(commands: Any) -> None:
         "--spectral", action=argparse.BooleanOptionalAction,
         help="a GAN's discriminator with spectral normalisation (default: above 32 pixels)",
     )  # fmt: skip
-    option("--binarize", metavar="HOW", help="none, static (once per image) or dynamic (each visit) (default none)")
-    option("--optimizer", metavar="NAME", help="adam or sgd (default adam)")
-    option("--lr", type=number, metavar="X", help="learning rate (default 0.001)")
-    option("--schedule", metavar="NAME", help="constant, step or cosine learning rate (default constant)")
-    option("--clip", type=number, metavar="X", help="largest norm of the gradient, 0 for any (default 0)")
-    option("--validation", type=integer, metavar="N", help="training images held out for validation (default 0)")
-    option("--early-stop", type=integer, metavar="N", help="stop after N epochs without a better validation loss")
+    add_options(train, TrainConfig)
     option("--device", metavar="NAME", help="numba, compiled on first use, numpy, or cuda, a GPU (default numba)")
     option("--precision", metavar="NAME", help="fp32 or, on cuda, tf32: products on tensor cores (default fp32)")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
     option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
     option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")
     option("--out", metavar="DIR", help="folder of the run (default runs/MODEL-DATA, numbered where taken)")
-    option("--save-every", type=integer, metavar="N", help="epochs between checkpoints (default 1)")
     option("--resume", action="store_true", help="go on with the run in --out, bit for bit")
-    option("--check-finite", action="store_true", help="look for NaN after every step and name where it began")
+
+
+# type of a field: parser of its value, and what stands for that in --help
+TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "int": (integer, "N"),
+    "float": (number, "X"),
+    "str": (str, "NAME"),
+}
+
+
+def add_options(command: argparse.ArgumentParser, options: type[Options]) -> None:
+    """An option of the command line for each field of a dataclass of options."""
+    for f in fields(options):
+        spelling, help_text = f"--{f.name.replace('_', '-')}", f.metadata["help"]
+        kind = str(f.type).removesuffix(" | None")
+        if kind == "bool":
+            command.add_argument(spelling, action="store_true", help=help_text)
+        else:
+            parse, metavar = TYPES[kind]
+            command.add_argument(spelling, type=parse, metavar=f.metadata["metavar"] or metavar, help=help_text)
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:

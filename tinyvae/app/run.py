@@ -29,7 +29,7 @@ MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape", "classes
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
 RUN_OPTIONS = ("data", "image_size", "device", "precision")
 # what a resumed run may change without becoming another run
-FREE = {"epochs", "save_every", "check_finite", "early_stop"}
+FREE = {f.name for f in fields(TrainConfig) if f.metadata["free"]}
 
 
 @dataclass

@@ -3,6 +3,7 @@ It knows a model, images and a folder; not how a step works or what the command 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,43 +43,40 @@ def train(
     model: Model,
     images: Dataset | np.ndarray,
     *,
-    epochs: int = 10,
-    batch_size: int = 128,
-    lr: float | None = None,
-    optimizer: str | None = None,
-    schedule: str = "constant",
-    clip: float = 0.0,
-    beta: float | None = None,
-    warmup: int = 0,
-    cycles: int = 0,
-    cycle_share: float = 0.5,
-    capacity: float = 0.0,
-    free_bits: float = 0.0,
-    binarize: str = "none",
-    validation: int = 0,
-    early_stop: int = 0,
-    save_every: int = 1,
-    check_finite: bool = False,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Trains `model` in place and returns the metrics rows, one per epoch, as `metrics.jsonl` holds them.
 
     images: a Dataset, or an array (N, H, W, C), uint8 or float in [0, 1], whose last 10 % of a shuffle are held out.
     out: a folder for `metrics.jsonl` and checkpoints; with `resume` the run in it goes on as if never interrupted.
-    beta: None for the model's own, which is 1 but for the β-VAE.
-    progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there. The other
-    options are those of `TrainConfig`. A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and
-    "validation" where there is such a part; "train" is the mean over the epoch's images while training, "test" a pass
-    at its end.
+    progress: a line per epoch on stderr, and a bar where that is a terminal; None does so only there.
+    options: the fields of `TrainConfig`; a beta of None, the default, is the model's own, which is 1 but for the β-VAE.
+    A row: {"epoch", "train": {figures}, "test": {figures}, "seconds"}, and "validation" where there is such a part;
+    "train" is the mean over the epoch's images while training, "test" a pass at its end.
     """
-    config = TrainConfig(
-        epochs, batch_size, lr, optimizer, schedule, clip, model.beta if beta is None else beta, warmup, cycles,
-        cycle_share, capacity, free_bits, binarize, validation, early_stop, save_every, check_finite,
-    )  # fmt: skip
-    data = as_dataset(images)
-    return Trainer(model, data, config, None if out is None else Path(out), resume, progress).run()
+    if options.get("beta") is None:
+        options["beta"] = model.beta
+    config = TrainConfig.from_options(options, "train")
+    return Trainer(model, as_dataset(images), config, None if out is None else Path(out), resume, progress).run()
+
+
+def _describe_options() -> None:
+    """Gives `train` the signature and the docstring that its options have in TrainConfig."""
+    here = inspect.signature(train)
+    own = [p for p in here.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for f in fields(TrainConfig):
+        default, kind = (None, "float | None") if f.name == "beta" else (f.default, f.type)
+        own.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+    train.__signature__ = here.replace(parameters=own)  # type: ignore[attr-defined]
+    if train.__doc__:  # there is none under python -OO
+        lines = "".join(f"    {f.name}: {f.metadata['help']}\n" for f in fields(TrainConfig))
+        train.__doc__ = f"{train.__doc__.rstrip()}\n\n{lines}    "
+
+
+_describe_options()
 
 
 class Trainer:
