@@ -20,7 +20,7 @@ def _bits(words, drawn, start, piece):
 
 def philox_bits(counters, stream, out):
     """ops.noise.philox_bits, eight or more blocks at a time."""
-    _bits(counters, stream, out)
+    _bits(out.size, out.size, counters, stream, out)
 
 
 @drawing
@@ -32,7 +32,7 @@ def _uniform(words, drawn, start, piece):
 
 def philox_uniform(counters, stream, out):
     """ops.noise.philox_uniform, eight or more blocks at a time."""
-    _uniform(counters, stream, out)
+    _uniform(out.size, out.size, counters, stream, out)
 
 
 @drawing
@@ -51,7 +51,7 @@ def _normal(words, drawn, start, piece):
 
 def philox_normal(counters, stream, out):
     """ops.noise.philox_normal: words, then pairs of normals, in buffers that stay in the first-level cache."""
-    _normal(counters, stream, out)
+    _normal(out.size, out.size, counters, stream, out)
 
 
 @drawing
@@ -63,7 +63,7 @@ def _bernoulli(words, drawn, start, piece, p):
 
 def philox_bernoulli(p, counters, stream, out):
     """ops.noise.philox_bernoulli, eight or more blocks at a time."""
-    _bernoulli(counters, stream, out, p)
+    _bernoulli(out.size, out.size, counters, stream, out, p)
 
 
 # ---------------------------------------------------------------------------------------------- disturbed rows
@@ -79,7 +79,7 @@ def _dropout(words, drawn, start, piece, x, threshold, scale):
 def dropout(x, counters, stream, rate, scale, y):
     """ops.noise.dropout; words are compared as integers: (word >> 8) · 2⁻²⁴ ≥ rate."""
     threshold, scale = np.uint32(math.ceil(rate * 2**24)), x.dtype.type(scale)
-    _dropout(counters, stream, y, x, threshold, scale)
+    _dropout(y.size, y.size, counters, stream, y, x, threshold, scale)
 
 
 @in_parts(CHUNK, pays=LIGHT)

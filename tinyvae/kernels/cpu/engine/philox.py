@@ -79,8 +79,7 @@ def drawing(fill):
 
     fill(words, drawn, start, piece, *arguments) writes `piece`, the elements of out from the flat
     index `start` on. The word of piece[i] is drawn[i]; `words` are whole blocks, of which `drawn`
-    is a part. Returns run(counters, stream, out,
-    *arguments), which Python calls.
+    is a part. Called from Python as run(out.size, out.size, counters, stream, out, *arguments).
     """
     fill = inner(fill)
 
@@ -94,4 +93,4 @@ def drawing(fill):
             drawn = draw(position, piece.size, step, np.uint64(stream), seed, words)
             fill(words, drawn, start, piece, *arguments)
 
-    return lambda counters, stream, out, *arguments: draws(out.size, out.size, counters, stream, out, *arguments)
+    return draws
