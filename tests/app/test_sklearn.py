@@ -25,6 +25,14 @@ def rows(n=300, seed=0):
     return rng.normal(size=(n, 2)) @ np.random.default_rng(9).normal(size=(2, 5)) + 0.05 * rng.normal(size=(n, 5))
 
 
+@pytest.fixture(autouse=True)
+def numpys_random_state_is_put_back():
+    """scikit-learn's checks seed it."""
+    state = np.random.get_state()  # noqa: NPY002
+    yield
+    np.random.set_state(state)  # noqa: NPY002
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return VAETransformer(2, epochs=150, lr=5e-3, sigma=0.2, random_state=0).fit(rows())
