@@ -323,7 +323,7 @@ def test_precision_on_the_command_line(tmp_path):
 def test_precision_chooses_other_functions_for_products_only(monkeypatch):
     from tinyvae.kernels import cuda
 
-    others = {name: op for module in cuda._MODULES.values() for name, op in getattr(module, "TF32", {}).items()}
+    others = {name: op for *_, file in cuda._FOUND for name, op in getattr(file, "TF32", {}).items()}
     assert cuda.COLUMN | others == cuda.TF32_COLUMN
     assert not [name for name, op in others.items() if op is cuda.COLUMN[name]]
     monkeypatch.setattr(cuda, "TF32_COLUMN", cuda.COLUMN | {"activate": len})
