@@ -73,7 +73,7 @@ def run(ill: Run, images: Any, seed: int) -> Any:
     """The diagnosis of one run, and the epoch after which training warned, or None."""
     import tinyvae
     from tinyvae.measure.doctor.latent import examine
-    from tinyvae.measure.doctor.signs import warning
+    from tinyvae.training.signs import warning
 
     model = tinyvae.zoo.build(ill.model, images.image_shape, latent_dim=20, seed=seed)
     if ill.adams is not None:

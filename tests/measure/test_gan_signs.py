@@ -23,12 +23,11 @@ from tinyvae.measure.doctor.signs import (
     game_figures,
     missing_classes,
     sample_figures,
-    swing,
-    warning,
 )
 from tinyvae.measure.evaluate import evaluate
 from tinyvae.models.model import Player
 from tinyvae.training import trainer
+from tinyvae.training.signs import swing, warning
 
 SHAPE = (6, 5, 1)
 

@@ -22,9 +22,9 @@ from ..datasets import Dataset, as_dataset
 from ..errors import ConfigError, DataError, TrainingError
 from ..kernels.clock import COUNTERS, KL_BETA, SEED, STEP, Stream
 from ..kernels.ops.noise import philox_bits
-from ..measure.doctor.signs import warning
 from ..models import Batch, Model
 from . import checkpoint
+from .signs import warning
 from .step import Feed, Step, evaluate_pass
 
 CHECKPOINT, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"

@@ -13,6 +13,7 @@ from ...datasets import Dataset
 from ...models import AdversarialAutoEncoder, Model
 from ...models.adversarial import PLAYER_ADAM
 from ...models.zoo import has_spectral
+from ...training.signs import MOST_BEATEN, Rows, too_strong
 from ..classifier import CPU, Classifier
 from ..evaluate import binarized
 from .diagnosis import HEALTHY, Diagnosis
@@ -21,15 +22,12 @@ from .signs import (
     LEAST_COVERAGE,
     LEAST_NEAR_COVERAGE,
     LEAST_NEAREST,
-    MOST_BEATEN,
     MOST_SWING,
     SAMPLES,
-    Rows,
     drawn_figures,
     game_figures,
     missing_classes,
     swings,
-    too_strong,
     too_weak,
 )
 

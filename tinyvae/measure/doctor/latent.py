@@ -9,11 +9,11 @@ from typing import Any
 from ...config import ModelConfig, TrainConfig
 from ...datasets import Dataset
 from ...models import VAEGAN, AdversarialAutoEncoder, Model
+from ...training.signs import Rows
 from ..aggregate import aggregate_figures
 from ..latent_space import active_units, labels_for
 from .diagnosis import HEALTHY, Diagnosis
 from .game import examine_codes, examine_game
-from .signs import Rows
 
 COLLAPSED, HOLES = "collapsed", "holes"
 # Set on seeds 0 and 1 of benchmarks/doctor.py, between what was made ill and what was not, and tried on others.

@@ -3,19 +3,17 @@ It knows rows, images and a model's samples; what follows from them, and what to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...errors import DataError
 from ...models import Model
+from ...training.signs import Rows, geometric, swing
 from ..judges import coverage
 
-Rows = Sequence[Mapping[str, Any]]
-
 # Set on seeds 0 to 2 of benchmarks/gan_doctor.py, between what was made ill and what was not, and tried on others.
-MOST_BEATEN = 0.02  # d_fake, below which the discriminator is too strong
 LEAST_TOLD = 0.05  # by which a discriminator that tells anything believes images more than drawn ones
 MOST_SWING = 0.7  # of −log d_fake from epoch to epoch, as a share of its level: good runs had up to 0.47
 LEAST_NEAREST = 0.4  # nearest neighbours among samples, their median distance as a share of the images'
@@ -24,31 +22,11 @@ LEAST_NEAR_COVERAGE = 0.5  # and of these where samples are nearer to each other
 LEAST_CONTRAST = 0.6  # of samples, as a share of the images'
 LEAST_CLASS = 0.1  # samples of a class, as a share of what is its share of the images
 SAMPLES = 1000
-SURE_SWING = 0.9  # from which training warns: a few epochs of a good run may come near the other figure
-WATCHED = 4  # epochs that a sign stands before training says so
-LEAST_SWINGS = 6  # epochs that a swing is told from, at least
 
 
 def recent(rows: Rows) -> Rows:
     """The last third of the epochs, three at least: how the game stands now."""
     return rows[-max(3, len(rows) // 3) :]
-
-
-def geometric(rows: Rows, name: str) -> float:
-    """The geometric mean of a figure over epochs: d_real and d_fake are geometric means themselves."""
-    return float(np.exp(np.mean([np.log(max(row["train"][name], 1e-30)) for row in rows])))
-
-
-def swing(rows: Rows) -> float | None:
-    """Mean of |l_(t−1) − 2 l_t + l_(t+1)| / 2 over mean of l, l = −log d_fake on the test images after epoch t.
-
-    Of a non-saturating GAN l is the generator's loss. Up and down by d every other epoch gives d, a straight line 0. It
-    is of ten epochs at most, without the first two of a run; None where fewer than six are left.
-    """
-    level = [-np.log(np.clip(row["test"]["d_fake"], 1e-30, 1 - 1e-7)) for row in rows[2:][-10:]]
-    if len(level) < LEAST_SWINGS:
-        return None
-    return float(np.abs(np.diff(level, 2)).mean() / 2 / np.mean(level))
 
 
 def game_figures(rows: Rows) -> dict[str, Any]:
@@ -66,11 +44,6 @@ def game_figures(rows: Rows) -> dict[str, Any]:
     return figures | {"swing": swing(rows)}
 
 
-def too_strong(game: Mapping[str, Any]) -> bool:
-    """Whether the discriminator is right about nearly every image, so that the generator learns nothing from it."""
-    return bool(game["top_fake"] < MOST_BEATEN and game["d_real"] > 0.5)
-
-
 def swings(game: Mapping[str, Any]) -> bool:
     """Whether the losses have no level."""
     return game["swing"] is not None and bool(game["swing"] > MOST_SWING)
@@ -79,19 +52,6 @@ def swings(game: Mapping[str, Any]) -> bool:
 def too_weak(game: Mapping[str, Any]) -> bool:
     """Whether the discriminator does not tell images from drawn ones: the end of a good game, or no game at all."""
     return bool(game["d_fake"] > game["d_real"] - LEAST_TOLD)
-
-
-def warning(rows: Rows) -> str | None:
-    """What to say at the end of an epoch: a sign that the rows alone show and that has stood for several epochs."""
-    if len(rows) <= WATCHED or "d_fake" not in rows[-1]["train"]:
-        return None
-    last = rows[-WATCHED:]
-    if too_strong({"d_real": geometric(last, "d_real"), "top_fake": max(row["train"]["d_fake"] for row in last)}):
-        return f"the discriminator is too strong: d_fake below {MOST_BEATEN:g} for {WATCHED} epochs"
-    found = swing(rows)
-    if found is not None and found > SURE_SWING:
-        return f"the losses swing: by {100 * found:.0f} % of their level from epoch to epoch"
-    return None
 
 
 # ---------------------------------------------------------------------------------------------- samples
