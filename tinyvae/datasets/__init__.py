@@ -1,12 +1,13 @@
-"""Data sets by name or path, as images (N, H, W, C) in a training and a test part.
-It knows nothing of models and devices, and imports Pillow and pooch only when they are needed."""
+"""Data sets by name or path, as images (N, H, W, C) in a training and a test part. Pillow and pooch are imported only
+when they are needed."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DataError
 from .dataset import Dataset, Factor, as_dataset
@@ -26,7 +27,9 @@ from .pictures import check_image_size
 from .sprites import make_sprites
 
 __all__ = [
+    "DATA_SETS",
     "NAMES",
+    "DataSet",
     "Dataset",
     "Factor",
     "Found",
@@ -40,8 +43,6 @@ __all__ = [
     "write_idx",
 ]
 
-NAMES = ("mnist", "fashion-mnist", "sprites")
-
 
 class Found(NamedTuple):
     """One named data set: is it here, and where, or how to get it."""
@@ -49,6 +50,58 @@ class Found(NamedTuple):
     name: str
     found: bool
     where: str
+
+
+class DataSet(NamedTuple):
+    """A row of the table of named data sets."""
+
+    name: str
+    load: Callable[..., Dataset]
+    """Takes the options of `load` by name; a ConfigError for those that it cannot use."""
+    found: Callable[[], Found]
+    help: str
+
+
+def _load_mnist(image_size: Any, color: Any, **_: Any) -> Dataset:
+    refuse_picture_options("mnist", image_size, color)
+    return load_mnist()
+
+
+def _load_fashion_mnist(image_size: Any, color: Any, data_dir: Any, **_: Any) -> Dataset:
+    refuse_picture_options("fashion-mnist", image_size, color)
+    return load_fashion_mnist(data_dir)
+
+
+def _load_sprites(image_size: tuple[int, int] | None, color: Any, holdout: float, seed: int, **_: Any) -> Dataset:
+    refuse_picture_options("sprites", None, color)
+    check_image_size(image_size)
+    height, width = image_size or (32, 32)
+    if height != width:
+        raise ConfigError(f"image_size={image_size!r} is not square and sprites are; pass (n, n)")
+    return make_sprites(height, holdout=holdout, seed=seed)
+
+
+def _found_mnist() -> Found:
+    return Found("mnist", all(find_files(PACKAGED)), str(PACKAGED))
+
+
+def _found_fashion_mnist() -> Found:
+    folder = find_fashion_mnist()
+    return Found("fashion-mnist", folder is not None, str(folder) if folder else how_to_get_fashion_mnist())
+
+
+def _found_sprites() -> Found:
+    return Found("sprites", True, "generated when loaded")
+
+
+DATA_SETS = (
+    DataSet("mnist", _load_mnist, _found_mnist, "handwritten digits, 28×28, packaged"),
+    DataSet("fashion-mnist", _load_fashion_mnist, _found_fashion_mnist, "pictures of clothes, 28×28"),
+    DataSet("sprites", _load_sprites, _found_sprites, "drawn shapes with known factors, 32×32 or a square image_size"),
+)
+"""Every data set with a name. A new one is a file with its loader and a row here."""
+
+NAMES = tuple(row.name for row in DATA_SETS)
 
 
 def load(
@@ -73,11 +126,9 @@ def load(
             f"name_or_path is a {type(name_or_path).__name__}; pass a name or a path, and arrays to "
             f"tinyvae.datasets.as_dataset"
         )
-    if name_or_path == "sprites":
-        return _load_sprites(image_size, color, holdout, seed)
-    if name_or_path in ("mnist", "fashion-mnist"):
-        refuse_picture_options(str(name_or_path), image_size, color)
-        return load_mnist() if name_or_path == "mnist" else load_fashion_mnist(data_dir)
+    for row in DATA_SETS:
+        if name_or_path == row.name:
+            return row.load(image_size=image_size, color=color, holdout=holdout, seed=seed, data_dir=data_dir)
     try:
         path = Path(name_or_path).expanduser()
     except RuntimeError as error:
@@ -93,24 +144,10 @@ def load(
 
 def available() -> list[Found]:
     """Every named data set: (name, found, where it is or how to get it)."""
-    fashion = find_fashion_mnist()
-    return [
-        Found("mnist", all(find_files(PACKAGED)), str(PACKAGED)),
-        Found("fashion-mnist", fashion is not None, str(fashion) if fashion else how_to_get_fashion_mnist()),
-        Found("sprites", True, "generated when loaded"),
-    ]
+    return [row.found() for row in DATA_SETS]
 
 
 def _is_no_path(text: str, path: Path) -> bool:
     if not text:
         return True  # as a path it would mean the current folder
     return not (os.path.lexists(path) or set(text) & {"/", os.sep, "~"} or path.suffix)
-
-
-def _load_sprites(image_size: tuple[int, int] | None, color: bool | None, holdout: float, seed: int) -> Dataset:
-    refuse_picture_options("sprites", None, color)
-    check_image_size(image_size)
-    height, width = image_size or (32, 32)
-    if height != width:
-        raise ConfigError(f"image_size={image_size!r} is not square and sprites are; pass (n, n)")
-    return make_sprites(height, holdout=holdout, seed=seed)
