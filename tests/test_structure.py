@@ -21,9 +21,9 @@ CORE = ("__init__", "errors", "config", "device", "kernels", "layers", "models",
 ROOMS = (*CORE, "measure", "pictures", "check", "learn", "bench", "sklearn", "app", "__main__")
 MODULES = sorted(ROOT.rglob("*.py"))
 LINES = {  # limits; of the core, lines that hold code
-    "core without columns and engines": 6_400,  # the error terms of the ops are in it
-    "core": 10_700,
-    "package, physical lines": 29_300,
+    "core without columns and engines": 6_500,  # the error terms of the ops are in it
+    "core": 10_900,
+    "package, physical lines": 29_600,
 }
 ENTRIES = 16  # of tinyvae/, without __init__
 PENDING_IMPORTS = {("pictures", "app")}
