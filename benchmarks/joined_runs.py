@@ -130,11 +130,11 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
 
     from tinyvae.measure import evaluate, judges
 
-    test, prior = data.test_images, None if model.standard_prior else evaluate.fit_prior(model, data.train_images)
+    test, prior = data.test_images, model.prior or evaluate.fit_prior(model, data.train_images)
     drawn = model.sample(len(test), 0, prior)
     row = {"parameters": model.table.count(), **seen_in(drawn, data, judge)}
     shown = {"samples": drawn[:SHOWN]}
-    if model.encodes:
+    if model.can.codes:
         again = model.reconstruct(test)
         row |= {"rmse": evaluate.rmse(model, test), "frechet_again": judges.classifier_frechet(judge, test, again)}
         first = [np.flatnonzero(data.test_labels == label)[0] for pair in PAIRS for label in pair]

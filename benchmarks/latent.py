@@ -122,7 +122,7 @@ def plane(model: Any, judge: Any, mnist: Any, n: int = 160) -> dict[str, Any]:
 
     from tinyvae.measure import aggregate, latent_space
 
-    prior = None if "latent" in model.parts else latent_space.fit_prior(model, mnist.train_images)
+    prior = model.prior or latent_space.fit_prior(model, mnist.train_images)
     mean, covariance = prior or (np.zeros(2), np.eye(2))
     side = 3 * np.sqrt(np.diag(covariance))
     grid = [np.linspace(m - s, m + s, n) for m, s in zip(mean, side, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
@@ -150,13 +150,8 @@ def make_optimizer(default: Optimizer, name: str | None, lr: float | None) -> Op
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What `zoo.build` needs to make the same model again. hidden: () means the builder's own default.
-
-    The last ones are for some models only: samples, draws of z per image, and doubly, the doubly reparameterised
-    gradient, for iwae; noise ("masking" or "gaussian") and noise_amount for dae; classes, the number of labels, for
-    cvae; gamma, the weight between an adversarial loss and the other, for vae-gan and aae, None for the model's own;
-    spectral, whether a discriminator of images has spectral normalisation, for gan, dense-gan and vae-gan, None for
-    where the images are large.
+    """What `zoo.build` needs to make the same model again: the options that every model has. A model with options of
+    its own has a subclass, in its file. hidden: () means the builder's default.
     """
 
     model: str = "vae"
@@ -167,13 +162,6 @@ class ModelConfig:
     sigma: float = 1.0
     dtype: str = "float32"
     seed: int = 0
-    samples: int = 5
-    doubly: bool = False
-    noise: str = "masking"
-    noise_amount: float = 0.25
-    classes: int = 10
-    gamma: float | None = None
-    spectral: bool | None = None
 
     def __post_init__(self) -> None:
         for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):
@@ -189,10 +177,6 @@ class ModelConfig:
         require_number("sigma", self.sigma, 0, open_=True)
         require_choice("dtype", self.dtype, DTYPES)
         require_seed(self.seed)
-        require_int("samples", self.samples, 1, ", the draws of z per image")
-        require_int("classes", self.classes, 1, ", the number of labels")
-        if self.gamma is not None:
-            require_number("gamma", self.gamma, 0, why=", the weight of a loss")
 
 
 @dataclass(frozen=True)
@@ -292,10 +276,10 @@ class RunConfig:
         return asdict(self)
 
     @staticmethod
-    def from_json(plain: dict[str, Any]) -> RunConfig:
-        """The run that `to_json` described; a ConfigError where it is not one."""
+    def from_json(plain: dict[str, Any], read: Callable[[dict[str, Any]], ModelConfig]) -> RunConfig:
+        """The run that `to_json` described; a ConfigError where it is not one. read: `zoo.from_plain`."""
         try:
-            model, train = ModelConfig(**plain["model"]), TrainConfig(**plain["train"])
+            model, train = read(plain["model"]), TrainConfig(**plain["train"])
             size, device = plain["image_size"], str(plain["device"])
             precision = str(plain.get("precision", "fp32"))  # older runs do not name it
             return RunConfig(str(plain["data"]), size and (size[0], size[1]), model, train, device, precision)

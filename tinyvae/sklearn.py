@@ -15,10 +15,10 @@ try:
 except ImportError as error:
     raise ImportError(f"tinyvae.sklearn needs scikit-learn 1.6 or newer ({error}); pip install scikit-learn") from None
 
-from .config import DEFAULT_DEVICE, DTYPES, ModelConfig, TrainConfig
+from .config import DEFAULT_DEVICE, DTYPES, TrainConfig
 from .errors import ConfigError, DataError
 from .measure.evaluate import importance_sampling
-from .models import VAE, Model, zoo
+from .models import Model, zoo
 from .training.step import Feed, Step
 
 SEEDS = 2**31 - 1
@@ -131,12 +131,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         shape = self.image_shape or (1, self.n_features_in_, 1)
         if np.prod(shape) != self.n_features_in_:
             raise ConfigError(f"image_shape={shape} does not hold the {self.n_features_in_} features of a row")
-        config = ModelConfig(
+        config = zoo.configure(
             model=self.model, image_shape=shape, latent_dim=self.latent_dim, hidden=self.hidden,
             likelihood=self.likelihood, sigma=self.sigma, dtype=self.dtype, seed=seed,
         )  # fmt: skip
         model = zoo.from_config(config, self.device)
-        if not isinstance(model, VAE):
+        if not model.can.bound:
             raise ConfigError(f"model={self.model!r} has no likelihood of a row; use 'vae' or 'conv-vae'")
         return model
 

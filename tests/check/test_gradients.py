@@ -125,7 +125,7 @@ def test_chains_of_any_depth(widths, silu, seed):
 
 @settings(max_examples=4)
 @given(
-    st.sampled_from(sorted(zoo.CORRIDORS)), st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 3)),
+    st.sampled_from(sorted(zoo.SCORING)), st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 3)),
     st.integers(1, 3), st.sampled_from(["bernoulli", "gaussian"]), SEEDS,
 )  # fmt: skip
 def test_models_of_any_shape(name, shape, latent_dim, likelihood, seed):

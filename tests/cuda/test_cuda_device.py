@@ -305,12 +305,12 @@ def test_precision_is_a_choice_of_a_gpus_float32():
 def test_precision_is_kept_with_a_run():
     run = configure({"precision": "tf32", "device": "cuda"})
     plain = json.loads(json.dumps(run.to_json()))
-    assert RunConfig.from_json(plain) == run
+    assert RunConfig.from_json(plain, zoo.from_plain) == run
     assert reconfigure(run, {"epochs": 3}, Path("run")).precision == "tf32"
     with pytest.raises(ConfigError, match="--precision fp32: the run in run was made with 'tf32'"):
         reconfigure(run, {"precision": "fp32"}, Path("run"))
     del plain["precision"]  # a run of an older version
-    assert RunConfig.from_json(plain).precision == "fp32"
+    assert RunConfig.from_json(plain, zoo.from_plain).precision == "fp32"
 
 
 def test_precision_on_the_command_line(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyvae import VAE, AutoEncoder, kernels, zoo
+from tinyvae import VAE, AutoEncoder, kernels, layers, zoo
 from tinyvae.config import ModelConfig, TrainConfig
 from tinyvae.device import open_device
 from tinyvae.device.host import ALIGNMENT
@@ -28,8 +28,11 @@ from tinyvae.layers import (
     Sequential,
     SiLU,
     Site,
+    SpectralNorm,
+    WithLabel,
 )
 from tinyvae.layers.params import TENSOR_ALIGNMENT, ParamTable
+from tinyvae.layers.priors import FullGaussian
 from tinyvae.training.step import Feed, Step, evaluate_pass
 
 # ------------------------------------------------------------------------------------------------ the protocol
@@ -50,6 +53,15 @@ LAYERS = {  # name: (maker, input shapes, output shape)
     "gaussian": (lambda: Gaussian(0.7), [(2, 3, 1), (2, 3, 1)], ()),
     "sequential": (lambda: Sequential(Flatten(), Dense(6, 4, "relu"), SiLU(), Dense(4, 2)), [(3, 2)], (2,)),
 }
+for number, example in enumerate(layers.examples()):
+    kinds = {type(layer) for _, layer in example.layer.walk("")} | {type(example.layer)}
+    if example.samples == 1 and not kinds & {SpectralNorm, WithLabel}:  # state moves y; two gradients
+        out = layers.examples()[number].layer.declare(*example.in_shapes)
+        LAYERS[f"{example.layer} {example.in_shapes}"] = (
+            lambda number=number: layers.examples()[number].layer,
+            list(example.in_shapes),
+            out,
+        )
 EVERY_LAYER = pytest.mark.parametrize("name", LAYERS)
 
 
@@ -60,7 +72,9 @@ class Bound:
         make, self.shapes, _ = LAYERS[name]
         self.layer, self.rows, dev = make(), rows, open_device(device)
         self.layer.declare(*self.shapes)
-        self.table, self.clock = ParamTable({"part": self.layer}, "float64", dev, 1), Clock(dev, 1, 3, 1)
+        latents = [leaf.latent_dim for _, leaf in self.layer.walk("") if isinstance(leaf, Latent)]
+        self.table = ParamTable({"part": self.layer}, "float64", dev, 1)
+        self.clock = Clock(dev, 1, *(latents or [3])[:1], 1)
         self.kernels = kernels.load(device, unchecked=True)
         self.twin = self.another(**site)
 
@@ -577,7 +591,7 @@ def test_samples_are_drawn_afresh_unless_seeded():
 def test_samples_from_a_fitted_prior():
     model, n = build(dtype="float64"), 20_000
     mean, root = np.array([1.0, -2, 0.5]), np.array([[1, 0, 0], [0.5, 0.3, 0], [0, 0, 2.0]])
-    z = model.draw_prior(n, 1, (mean, root @ root.T))
+    z = model.draw_prior(n, 1, FullGaussian(mean, root @ root.T))
     np.testing.assert_allclose(z.mean(0), mean, atol=0.06)
     np.testing.assert_allclose(np.cov(z.T), root @ root.T, atol=0.1)
 

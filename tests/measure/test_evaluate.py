@@ -13,8 +13,10 @@ from tinyvae import zoo
 from tinyvae.config import TrainConfig
 from tinyvae.datasets.dataset import as_dataset
 from tinyvae.errors import ConfigError, DataError, TinyvaeError
+from tinyvae.layers.priors import StandardNormal
 from tinyvae.measure import evaluate as ev
 from tinyvae.measure import latent_space as space
+from tinyvae.models import Abilities
 from tinyvae.training.step import Feed, Step, evaluate_pass
 
 SHAPE, LATENT = (6, 5, 1), 3
@@ -52,11 +54,9 @@ def ae():
 class Toy:
     """A model made of two functions on arrays, with what latent_space asks of a model."""
 
-    classes = 0
-
     def __init__(self, encode, decode, latent_dim, prior=True):
         self._encode, self._decode, self.latent_dim = encode, decode, latent_dim
-        self.parts, self.standard_prior = {"latent": None} if prior else {}, prior
+        self.can, self.prior = Abilities(posterior=prior), StandardNormal(latent_dim) if prior else None
 
     def encode(self, x, labels=None):
         return self._encode(np.asarray(x, float).reshape(len(x), -1)), None
@@ -66,7 +66,7 @@ class Toy:
 
     def sample(self, n, seed=None, prior=None):
         z = np.random.default_rng(seed).normal(size=(n, self.latent_dim))
-        return self.decode(z if prior is None else prior[0] + z @ np.linalg.cholesky(prior[1]).T)
+        return self.decode(z if prior is None else prior.place(z))
 
 
 # ---------------------------------------------------------------------------------------------- likelihood
@@ -318,11 +318,12 @@ def test_active_units_of_known_codes():
 
 def test_fitted_prior_is_the_codes_gaussian(ae):
     x = pictures(200)
-    mean, covariance = ev.fit_prior(ae, x)
+    prior = ev.fit_prior(ae, x)
+    mean, covariance = prior.mean, prior.covariance
     codes = ae.encode(x)[0]
     np.testing.assert_allclose(mean, codes.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(covariance, np.cov(codes.T, bias=True), rtol=1e-3, atol=1e-3)
-    drawn = ae.draw_prior(20_000, 1, (mean, covariance))
+    drawn = ae.draw_prior(20_000, 1, prior)
     np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=4 * np.sqrt(np.diag(covariance).max() / 20_000))
 
 
@@ -415,7 +416,7 @@ def test_autoencoder_draws_from_its_codes():
     train, test = 20 + np.random.default_rng(5).normal(size=(2, 1000, 2, 1, 1))
     model = Toy(lambda x: x, lambda z: z, 2, prior=False)
     assert ev.completeness(model, train, test) == pytest.approx(0.95, abs=0.03)
-    assert ev.completeness(model, train, test, prior=(np.zeros(2), np.eye(2))) == 0
+    assert ev.completeness(model, train, test, prior=StandardNormal(2)) == 0
 
 
 def test_collapsed_report_is_still_json():

@@ -25,6 +25,7 @@ from tinyvae.measure.doctor.signs import (
     sample_figures,
 )
 from tinyvae.measure.evaluate import evaluate
+from tinyvae.models import Abilities
 from tinyvae.models.model import Player
 from tinyvae.training import trainer
 from tinyvae.training.signs import swing, warning
@@ -229,7 +230,8 @@ def patient(samples):
     return SimpleNamespace(
         sample=lambda n, seed: samples[np.arange(n) % len(samples)], as_images=model.as_images, image_shape=SHAPE,
         players=(Player("generator", ("g",), Adam(1e-3)), Player("discriminator", ("d",), Adam(1e-3))),
-        config=ModelConfig(model="dense-gan"), device=model.device, latent_dim=2, encodes=False,
+        config=ModelConfig(model="dense-gan"), device=model.device, latent_dim=2,
+        can=Abilities(codes=False, likelihood=False, game="images"),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import tinyvae
 from tinyvae import zoo
 from tinyvae.app.cli import main
 from tinyvae.app.run import open_run
-from tinyvae.config import ModelConfig, TrainConfig
+from tinyvae.config import TrainConfig
 from tinyvae.datasets import as_dataset
 from tinyvae.errors import ConfigError, DataError
 from tinyvae.measure.evaluate import evaluate, importance_sampling
@@ -21,7 +21,7 @@ from tinyvae.training.trainer import train
 
 SHAPE = (6, 5, 1)
 OPTIONS = {"cvae": {"classes": 3}}
-MODELS = pytest.mark.parametrize("name", list(zoo.CORRIDORS))
+MODELS = pytest.mark.parametrize("name", list(zoo.SCORING))
 
 
 def build(name, device="numpy", dtype="float32", **options):
@@ -112,7 +112,8 @@ def test_trains_from_the_command_line(name, tmp_path, capsys):
 
 
 def test_an_option_belongs_to_its_model():
-    assert zoo.OWN == ["classes", "doubly", "gamma", "noise", "noise_amount", "samples", "spectral"]
+    own = {option for model in zoo.ZOO for option in zoo.own_options(model)}
+    assert own == {"classes", "doubly", "gamma", "noise", "noise_amount", "samples", "spectral"}
     for name, value in (("noise", "gaussian"), ("noise_amount", 0.5), ("classes", 3), ("doubly", True)):
         with pytest.raises(ConfigError, match=f"{name}={value!r} is an option of .*, not of conv-ae"):
             zoo.build("conv-ae", SHAPE, 3, **{name: value})
@@ -215,7 +216,7 @@ def test_classes_come_from_the_data(tmp_path):
     np.savez(tmp_path / "unlabelled.npz", images=images)
     options = ["--data", str(tmp_path / "unlabelled.npz"), "--device", "numpy", "--out", str(tmp_path / "run")]
     assert main(["train", "--model", "cvae", *options]) == 2
-    assert ModelConfig().classes == 10
+    assert zoo.configure("cvae").classes == 10
 
 
 def labelled_by_hand():

@@ -1,5 +1,5 @@
 """Every likelihood and every way to weigh the KL, in a whole model: gradients, training, saving, resuming, the log.
-A likelihood that gets a name in LIKELIHOODS is tested by being there. What each op means is tested with the ops."""
+A likelihood that gets a name in NAMED is tested by being there. What each op means is tested with the ops."""
 
 import json
 
@@ -10,7 +10,7 @@ import tinyvae
 from tinyvae import gradcheck, kernels, zoo
 from tinyvae.app.cli import main
 from tinyvae.check import Plan
-from tinyvae.config import LIKELIHOODS, Adam, TrainConfig
+from tinyvae.config import Adam, TrainConfig
 from tinyvae.errors import ConfigError, KernelError
 from tinyvae.kernels.clock import KL_BETA, RATES
 from tinyvae.layers import (
@@ -19,10 +19,11 @@ from tinyvae.layers import (
     GaussianOptimal,
     make_likelihood,
 )
+from tinyvae.layers.likelihood import NAMED
 from tinyvae.training import checkpoint
 from tinyvae.training.step import Feed, Step, make_plan
 
-ALL = pytest.mark.parametrize("likelihood", LIKELIHOODS)
+ALL = pytest.mark.parametrize("likelihood", NAMED)
 FEW = Plan(elements=60, sampled=30, directions=4)
 SHAPE = (5, 4, 1)
 
@@ -185,7 +186,7 @@ def test_the_mean_of_a_continuous_bernoulli_is_not_its_p():
 @ALL
 def test_decoders_give_as_many_outputs_as_the_likelihood_takes(likelihood):
     layer = make_likelihood(likelihood)
-    for name in zoo.CORRIDORS:
+    for name in zoo.SCORING:
         model = zoo.build(name, (6, 3, 2), 2, (3,), likelihood, device="numpy")
         assert model.parts["decoder"].out_shape == (6, 3, 2 * layer.outputs_per_channel)
         labels = np.arange(3) if model.classes else None
@@ -376,7 +377,7 @@ def test_a_device_without_the_ops_says_so_when_they_are_bound(monkeypatch):
     column = {name: op for name, op in kernels.COLUMNS["numpy"].items() if name not in lacking}
     monkeypatch.setitem(kernels.COLUMNS, "fake", column)
     refused = set()
-    for likelihood in LIKELIHOODS:
+    for likelihood in NAMED:
         model = build(likelihood)
         model.kernels = kernels.load("fake", unchecked=True)
         op = model.likelihood.op_name()

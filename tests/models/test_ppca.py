@@ -42,7 +42,7 @@ def trained():
     images = draw(rng, np.linalg.qr(rng.normal(size=(D, D)))[0], rng.normal(size=D))
     encoder = Sequential(Flatten(), Dense(D, 2 * LATENT))
     decoder = Sequential(Dense(LATENT, D), Reshape(1, D, 1))
-    model = VAE(encoder, decoder, LATENT, (1, D, 1), Gaussian(SIGMA), dtype="float64", seed=1)
+    model = VAE(encoder, decoder, LATENT, (1, D, 1), likelihood=Gaussian(SIGMA), dtype="float64", seed=1)
     feed = Feed(model, images)
     step = Step(model, feed, TrainConfig(epochs=EPOCHS, batch_size=250, lr=0.03, schedule="cosine"))
     for epoch in range(EPOCHS):

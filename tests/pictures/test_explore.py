@@ -144,7 +144,8 @@ def test_a_deterministic_model_brings_variances_and_a_fitted_prior():
     found = describe_run(run)
     codes = run.model.encode(run.data.test_images)[0]
     np.testing.assert_allclose(found["activity"], codes.var(axis=0), rtol=1e-5)
-    mean, covariance = fit_prior(run.model, run.data.train_images)
+    prior = fit_prior(run.model, run.data.train_images)
+    mean, covariance = prior.mean, prior.covariance
     factor = np.array(found["prior"]["factor"])
     np.testing.assert_allclose(found["prior"]["mean"], mean)
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-12)

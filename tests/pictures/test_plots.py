@@ -13,6 +13,7 @@ from PIL import Image
 
 from tinyvae import zoo
 from tinyvae.errors import ConfigError, DataError, TinyvaeError
+from tinyvae.layers.priors import FullGaussian
 from tinyvae.measure import latent_space
 from tinyvae.pictures import canvas, charts, plots
 
@@ -257,7 +258,7 @@ def test_manifold_of_an_autoencoder_spans_its_codes(words, monkeypatch, tmp_path
     model, seen = build("ae", latent_dim=2), []
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda z, labels: seen.append(np.array(z)) or decode(z))
-    prior = (np.array([10.0, -5.0]), np.diag([4.0, 9.0]))
+    prior = FullGaussian(np.array([10.0, -5.0]), np.diag([4.0, 9.0]))
     plots.manifold(model, tmp_path / "a.png", 3, prior=prior)
     z = seen[-1].reshape(3, 3, 2)
     np.testing.assert_allclose(z[1, 1], [10, -5])

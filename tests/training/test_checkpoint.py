@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 import tinyvae
 from tinyvae import zoo
-from tinyvae.config import SGD, Adam, ModelConfig, TrainConfig
+from tinyvae.config import SGD, Adam, TrainConfig
 from tinyvae.errors import CheckpointError, ConfigError, DeviceError
 from tinyvae.layers import Dense, Flatten, Latent, Layer, Reshape, Sequential
 from tinyvae.layers.layer import Twin
@@ -164,7 +164,7 @@ def test_two_players_and_state_resume_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_load_rebuilds_every_model_of_the_zoo(tmp_path, name):
     path = tmp_path / "a.safetensors"
-    likelihood = {"likelihood": "gaussian", "sigma": 0.5} if name in zoo.CORRIDORS else {}
+    likelihood = {"likelihood": "gaussian", "sigma": 0.5} if name in zoo.SCORING else {}
     model = zoo.build(name, (9, 10, 3), 4, (6,), dtype="float64", seed=7, **likelihood)
     save(model, path)
     again = load(path)
@@ -277,7 +277,7 @@ def test_read_info_reads_the_header_alone(tmp_path):
     assert info["image_shape"] == [8, 8, 1]
     assert info["extra"] == {"epoch": 2, "best": float("inf")}
     assert info["optimizers"] == {"vae": "adam"}
-    assert ModelConfig(**info["config"]) == run.model.config
+    assert zoo.from_plain(info["config"]) == run.model.config
     with pytest.raises(CheckpointError, match="checksum"):
         load(path)
 

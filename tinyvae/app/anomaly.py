@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import datasets
-from ..config import DEFAULT_DEVICE, ModelConfig, require_choice, require_int
+from ..config import DEFAULT_DEVICE, require_choice, require_int
 from ..datasets import Dataset
 from ..datasets.pictures import list_pictures, read_pictures
 from ..errors import ConfigError, DataError
@@ -56,11 +56,12 @@ class Job:
             return self.model
         o = self.options
         shape = tuple(int(n) for n in normal.shape[1:])
-        usual = (LIKELIHOOD, SIGMA) if o["model"] in zoo.CORRIDORS else (ModelConfig.likelihood, ModelConfig.sigma)
-        likelihood, sigma = o["likelihood"] or usual[0], usual[1] if o["sigma"] is None else o["sigma"]
+        scored = {name: o[name] for name in ("likelihood", "sigma") if o[name] not in (None, "")}
+        if o["model"] in zoo.SCORING:
+            scored = {"likelihood": LIKELIHOOD, "sigma": SIGMA} | scored
         model = zoo.build(
-            o["model"], (shape[0], shape[1], shape[2]), o["latent_dim"], o["hidden"], likelihood, sigma, o["device"],
-            seed=o["seed"],
+            o["model"], (shape[0], shape[1], shape[2]), o["latent_dim"], o["hidden"], device=o["device"],
+            seed=o["seed"], **scored,
         )  # fmt: skip
         check_score(model, o["score"])
         epochs = o["epochs"] or max(LEAST_EPOCHS, -(-SEEN // len(normal)))
@@ -200,12 +201,12 @@ def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[Any, ...]]) 
 
 def check_score(model: Model, chosen: str) -> None:
     """A ConfigError where this model has no such score, or none at all."""
-    if not model.encodes:
+    if not model.can.codes:
         raise ConfigError(
             f"every score compares a picture with its reconstruction, and {type(model).__name__} makes none; "
             "use another model, such as vae or vae-gan"
         )
-    if model.classes:
+    if model.can.labels:
         raise ConfigError(
             f"{type(model).__name__} must be told the class of a picture, which is what nobody knows of an anomaly; "
             "use another model"

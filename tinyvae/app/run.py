@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, datasets
-from ..config import THREAD_VARIABLES, ModelConfig, RunConfig, TrainConfig
+from ..config import THREAD_VARIABLES, RunConfig, TrainConfig
 from ..datasets import Dataset
 from ..device import DEVICES, open_device
 from ..errors import CheckpointError, ConfigError, DeviceError
+from ..layers.priors import FullGaussian
 from ..measure.evaluate import fit_prior
 from ..measure.latent_space import labels_for
 from ..models import Model, zoo
@@ -25,7 +26,7 @@ from ..training import checkpoint
 from ..training.trainer import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
 CONFIG = "config.json"
-MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} - {"image_shape", "classes"}  # these two are the data's
+MODEL_OPTIONS = set(zoo.defaults()) - {"image_shape", "classes"}  # these two are the data's
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
 RUN_OPTIONS = ("data", "image_size", "device", "precision")
 # what a resumed run may change without becoming another run
@@ -50,9 +51,8 @@ class Run:
 
 def configure(given: Mapping[str, Any]) -> RunConfig:
     """The configuration of a new run from the options that were given; image_shape is set once the data is there."""
-    model = ModelConfig(**{k: v for k, v in given.items() if k in MODEL_OPTIONS})
-    if model.model in zoo.ZOO:
-        given = {"beta": zoo.ZOO[model.model].model.beta} | dict(given)
+    model = zoo.configure(**{k: v for k, v in given.items() if k in MODEL_OPTIONS})
+    given = {"beta": zoo.ZOO[model.model].model.beta} | dict(given)
     train = TrainConfig(**{k: v for k, v in given.items() if k in TRAIN_OPTIONS})
     rest = {k: given[k] for k in RUN_OPTIONS if k in given}
     return RunConfig(model=model, train=train, **rest)
@@ -60,7 +60,7 @@ def configure(given: Mapping[str, Any]) -> RunConfig:
 
 def reconfigure(stored: RunConfig, given: Mapping[str, Any], out: Path) -> RunConfig:
     """A stored configuration with the options that a resumed run may change; a ConfigError for any other change."""
-    flat = asdict(stored.model) | asdict(stored.train) | {k: getattr(stored, k) for k in RUN_OPTIONS}
+    flat = zoo.defaults() | asdict(stored.model) | asdict(stored.train) | {k: getattr(stored, k) for k in RUN_OPTIONS}
     for name, value in given.items():
         before = tuple(flat[name]) if isinstance(flat[name], list) else flat[name]
         if name not in FREE and value != before:
@@ -73,7 +73,7 @@ def reconfigure(stored: RunConfig, given: Mapping[str, Any], out: Path) -> RunCo
 def read_config(out: Path) -> RunConfig:
     """The configuration of the run in `out`."""
     try:
-        return RunConfig.from_json(json.loads((out / CONFIG).read_text("utf-8")))
+        return RunConfig.from_json(json.loads((out / CONFIG).read_text("utf-8")), zoo.from_plain)
     except FileNotFoundError:
         raise ConfigError(f"{str(out)!r} holds no run ({CONFIG} is missing); make one with tinyvae train") from None
     except NotADirectoryError:
@@ -107,8 +107,8 @@ def train_run(given: Mapping[str, Any], out: Path | None, resume: bool, say: Cal
             raise ConfigError(f"--out {out} holds a run already; add --resume to go on, or name another folder")
     data = datasets.load(config.data, image_size=config.image_size)
     config = replace(config, model=replace(config.model, image_shape=data.image_shape))
-    if config.model.model in zoo.ZOO and zoo.labels_of(config.model):
-        config = replace(config, model=replace(config.model, classes=count_classes(data)))
+    if zoo.ZOO[config.model.model].model.can.labels:
+        config = replace(config, model=zoo.configure(**vars(config.model) | {"classes": count_classes(data)}))
     model = zoo.from_config(config.model, config.device, config.precision)
     out = out or default_folder(config)
     count = f"{len(data.train_images):,} training and {len(data.test_images):,} test images"
@@ -147,16 +147,16 @@ def open_run(path: Path, device: str | None = None) -> Run:
     return Run(path, config, model, data, read_rows(path / METRICS))
 
 
-def prior_of(run: Run) -> tuple[Any, Any] | None:
-    """The prior to sample from: none but N(0, I) where the model has it, else a Gaussian fitted to its codes."""
-    return None if run.model.standard_prior else fit_prior(run.model, run.trained_on)
+def prior_of(run: Run) -> FullGaussian | None:
+    """The Gaussian fitted to the codes of a model that has no prior; None for any other."""
+    return None if run.model.prior else fit_prior(run.model, run.trained_on)
 
 
 def draw_pictures(run: Run) -> list[Path]:
     """Every picture of a finished run."""
     folder, test, labels = run.path, run.data.test_images, labels_for(run.model, run.data)[1]
     n, seed = sample_count(run.model), run.config.model.seed
-    if not run.model.encodes:
+    if not run.model.can.codes:
         return [
             plots.loss_curves(run.rows, folder / "loss.png"),
             plots.samples(run.model, folder / "samples.png", n, seed),
@@ -175,7 +175,7 @@ def draw_pictures(run: Run) -> list[Path]:
 
 def sample_count(model: Model) -> int:
     """How many samples a picture shows: 64, or of a conditional model as many of each class as there are classes."""
-    return min(model.classes, 16) ** 2 if model.classes else 64
+    return min(model.classes, 16) ** 2 if model.can.labels else 64
 
 
 def draw(
@@ -184,7 +184,7 @@ def draw(
     """What the picture commands do: one run, one kind of picture, where to put it."""
     run = open_run(path, device)
     model, test, labels = run.model, run.data.test_images, labels_for(run.model, run.data)[1]
-    if not (model.encodes or command == "sample" or (command == "latent" and model.latent_dim >= 2)):
+    if not (model.can.codes or command == "sample" or (command == "latent" and model.latent_dim >= 2)):
         raise ConfigError(
             f"{command} starts from images' codes, and {type(model).__name__} has none; use sample or explore"
         )
@@ -192,7 +192,7 @@ def draw(
         folder = path if out is None else Path(out)
         make_folder(folder)
         known, names, made = run.data.test_labels, run.data.label_names, []
-        if model.encodes:
+        if model.can.codes:
             made.append(plots.latent_scatter(model, test, known, folder / "latent.png", names))
         if model.latent_dim >= 2:
             made.append(plots.manifold(model, folder / "manifold.png", prior=prior_of(run)))

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, ShapeError
-from ..layers import Dense, Latent, Layer, Likelihood, Shape
+from ..layers.dense import Dense
+from ..layers.latent import Latent
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Likelihood
 from ..models import Model
 from .differences import Plan, check_subject
 from .harness import LayerHarness

@@ -11,9 +11,11 @@ from .. import kernels
 from ..device import open_device
 from ..kernels.check import GuardedDevice
 from ..kernels.clock import Clock
-from ..layers import Latent, Layer, Likelihood, Shape, Site, SpectralNorm
-from ..layers.likelihood import LikelihoodTwin
+from ..layers.latent import Latent
+from ..layers.layer import Layer, Shape, Site
+from ..layers.likelihood import Likelihood, LikelihoodTwin
 from ..layers.params import ParamTable
+from ..layers.spectral import SpectralNorm
 
 STEP_OF_NOISE = 3  # where the clock stands while gradients are checked
 

@@ -16,7 +16,11 @@ from ..errors import TinyvaeError
 from ..kernels import BY_CODE, IDENTITY
 from ..kernels.check import Runner
 from ..kernels.clock import Stream
-from ..layers import Conv2d, Dense, Flatten, Latent, Reshape, Sequential
+from ..layers.conv import Conv2d
+from ..layers.dense import Dense
+from ..layers.join import Sequential
+from ..layers.latent import Latent
+from ..layers.reshape import Flatten, Reshape
 from ..models import VAE, zoo
 from ..training.step import Feed, evaluate_pass
 from .harness import STEP_OF_NOISE, LayerHarness
@@ -251,7 +255,7 @@ def repeated_batch(device: str) -> str:
     rng = np.random.default_rng(6)
     x, noise = rng.uniform(0, 1, (3, 5, 3, 2)), rng.standard_normal((3, 3))
     for name, likelihood in product(MODELS, ("bernoulli", "gaussian")):
-        model = zoo.build(name, (5, 3, 2), 3, (6,), likelihood, 0.7, device, "float64")
+        model = zoo.build(name, (5, 3, 2), 3, (6,), likelihood, 0.7, device=device, dtype="float64")
         found = []
         for repeats in (1, 2, 5):
             batch, eps = model.batch("train", 3 * repeats), np.tile(noise, (repeats, 1))

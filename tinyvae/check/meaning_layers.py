@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels.check import Runner
 from ..kernels.clock import COUNTERS, CURSOR, SEED, STEP
-from ..layers import BatchNorm
+from ..layers.normalise import BatchNorm
 from .harness import LayerHarness
 from .meaning import Meaning, require
 

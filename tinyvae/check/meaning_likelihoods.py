@@ -9,7 +9,7 @@ import numpy as np
 from ..kernels.check import Runner
 from ..kernels.clock import KL_BETA, KL_CAPACITY, KL_FREE, RATES
 from ..kernels.ops.likelihood import LEAST_LOG_SIGMA, LEVELS
-from ..layers import Categorical, ContinuousBernoulli, DiscretizedLogistic
+from ..layers.likelihood import Categorical, ContinuousBernoulli, DiscretizedLogistic
 from .meaning import Meaning, require
 
 LOGITS = (0.0, 1e-9, -1e-4, 0.3, -0.999, 1.001, 4.0, -25.0)

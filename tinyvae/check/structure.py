@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..kernels import IDENTITY
-from ..layers import Conv2d, Dense, Layer, Reshape
+from ..layers.conv import Conv2d
+from ..layers.dense import Dense
+from ..layers.layer import Layer
+from ..layers.reshape import Reshape
 from .harness import LayerHarness
 from .report import Failure, Row
 from .subjects import FunctionSubject, ModelSubject

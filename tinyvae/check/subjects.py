@@ -176,8 +176,8 @@ def float64_copy(model: Model) -> Model:
     twin = object.__new__(type(model))
     twin.__dict__.update(model.__dict__)
     Model.__init__(
-        twin, model.parts, model.image_shape, model.latent_dim, model.players, model.device.name, "float64",
-        model.seed, model.config,
+        twin, model.parts, model.image_shape, model.latent_dim, model.players, prior=model.prior,
+        device=model.device.name, dtype="float64", seed=model.seed, config=model.config,
     )  # fmt: skip
     for mine, theirs in ((twin.table.values, model.table.values), (twin.table.state, model.table.state)):
         twin.device.put(model.device.get(theirs).astype(np.float64), mine)
@@ -200,7 +200,7 @@ class ModelSubject(Subject):
         self.rows_of: Batch = model.batch("train", rows)
         self.x = self.rng.uniform(0, 1, (rows, *model.image_shape))
         model.device.put(self.x, self.rows_of.x)
-        if model.classes:
+        if model.can.labels:
             model.device.put(np.eye(model.classes)[self.rng.integers(0, model.classes, rows)], self.rows_of.labels)
         self.state = model.device.get(model.table.state)
         self.frozen = model.frozen(self.rows_of)

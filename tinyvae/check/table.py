@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..config import Adam, TrainConfig
 from ..device import open_device
-from ..kernels import ACTIVATIONS, OPS, lacking
+from ..kernels import OPS, lacking
 from ..kernels.check import Runner
-from ..layers import (
-    Activation,
-    BatchNorm,
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    Conv2d,
-    ConvTranspose2d,
-    Corrupt,
-    Dense,
-    DiscretizedLogistic,
-    Dropout,
-    Flatten,
-    Gaussian,
-    GaussianOptimal,
-    GaussianPixel,
-    GaussianScalar,
-    Latent,
-    Layer,
-    LayerNorm,
-    Likelihood,
-    Reshape,
-    Residual,
-    Sequential,
-    SiLU,
-    SpectralNorm,
-    Upsample,
-    WithLabel,
-)
+from ..kernels.clock import Clock
+from ..layers import examples
+from ..layers.latent import Latent
+from ..layers.layer import Example, Layer, Site
+from ..layers.likelihood import Likelihood
+from ..layers.params import ParamTable
 from ..models import zoo
 from ..training.step import make_plan
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
+from .harness import pieces
 from .meaning import MEANINGS, Meaning, MeaningError
 from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
@@ -131,25 +112,43 @@ def _of_meaning(group: str, meaning: Meaning) -> Check:
     return Check(group, meaning.name, meaning.places, lambda device, seed: meaning.run(device))
 
 
-@dataclass(frozen=True)
-class LayerCase:
-    """A layer at one shape: build() makes a fresh one."""
+def _of_example(number: int, example: Example) -> Check:
+    """The line of the table for the layer example of this number; each run makes a new layer."""
+    layer, shapes = example.layer, example.in_shapes
+    shown = shapes[-1] if isinstance(layer, Likelihood) else shapes[0] if len(shapes) == 1 else shapes
+    samples = f", {example.samples} samples" if example.samples > 1 else ""
 
-    build: Callable[[], Layer]
-    in_shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
-    batch: int = 3
-    samples: int = 1
-    places: tuple[str, ...] = ()
+    def run(device: str, seed: int) -> Report:
+        case = examples()[number]
+        case.layer.declare(*case.in_shapes)
+        return gradcheck(case.layer, None, case.batch, device, seed, case.samples)
 
-    def check(self) -> Check:
-        """The line of the table."""
-        samples = f", {self.samples} samples" if self.samples > 1 else ""
-        name = f"{self.build()} {self.in_shape}, batch {self.batch}{samples}"
+    name = _short(f"{layer} {shown}, batch {example.batch}{samples}")
+    return Check("layer", name, places_of(example), run)
 
-        def run(device: str, seed: int) -> Report:
-            return gradcheck(self.build(), self.in_shape, self.batch, device, seed, self.samples)
 
-        return Check("layer", _short(name), self.places, run)
+@cache
+def _layers() -> tuple[Check, ...]:
+    return tuple(_of_example(number, example) for number, example in enumerate(examples()))
+
+
+def places_of(example: Example) -> tuple[str, ...]:
+    """The ops that the layer's twin asks for, and the names of all its layers' classes."""
+    ops, layer, device = kernels.load("numpy", unchecked=True), example.layer, open_device("numpy")
+    places: set[str] = set()
+
+    class Asked:
+        def __getattr__(self, name: str) -> Any:
+            places.add(name)
+            return getattr(ops, name)
+
+    layer.declare(*example.in_shapes)
+    table = ParamTable({"layer": layer}, np.float64, device, 0)
+    latents = [leaf.latent_dim for leaf in pieces(layer) if isinstance(leaf, Latent)]
+    clock = Clock(device, 1, latents[0] if latents else 0, 0)
+    layer.bind(Site(table, Asked(), clock, 1, path="layer"))
+    kinds = {kind for leaf in (layer, *pieces(layer)) for kind in type(leaf).__mro__}
+    return *sorted(places), *sorted(kind.__name__ for kind in kinds if issubclass(kind, Layer))
 
 
 def _short(name: str) -> str:
@@ -162,94 +161,8 @@ CONV_OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w", "act_grad", "Conv2d")
 LATENT_OPS = ("latent", "latent_grad", "philox_normal", "Latent")
 
 
-def layer_cases() -> Iterator[LayerCase]:
-    """Every layer at several odd shapes, with its options."""
-    for act in ACTIVATIONS:
-        yield LayerCase(lambda act=act: Dense(5, 4, act), (5,), places=DENSE_OPS)  # type: ignore[misc]
-    yield LayerCase(lambda: Dense(1, 1), (1,), batch=2, places=DENSE_OPS)
-    yield LayerCase(lambda: Dense(33, 17, "tanh", bias=False), (33,), batch=7, places=DENSE_OPS)
-    yield LayerCase(lambda: Dense(15, 31, init="he"), (15,), batch=2, places=DENSE_OPS)
-    yield LayerCase(lambda: Dense(31, 33, "elu"), (31,), batch=15, places=DENSE_OPS)
-    yield LayerCase(lambda: Dense(73, 64, "relu"), (73,), batch=5, places=DENSE_OPS)  # by directions
-    for act in ACTIVATIONS:
-        yield LayerCase(lambda act=act: Activation(act), (3, 5, 2), places=("activate", "act_grad", "Activation"))  # type: ignore[misc]
-    yield LayerCase(lambda: SiLU(), (7,), places=("silu", "silu_grad", "SiLU"))
-    yield LayerCase(lambda: Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "relu"), (5, 7, 2), places=CONV_OPS)
-    yield LayerCase(lambda: Conv2d(1, 3, 4, 2, 1, "tanh"), (7, 5, 1), places=CONV_OPS)
-    yield LayerCase(lambda: Conv2d(3, 2, (1, 3), (2, 1), (0, 1), bias=False), (4, 5, 3), batch=2, places=CONV_OPS)
-    yield LayerCase(lambda: Conv2d(2, 3, 3, 2, 2), (1, 4, 2), batch=2, places=CONV_OPS)
-    yield LayerCase(lambda: Conv2d(3, 17, 3, 1, 1, "elu"), (5, 3, 3), batch=2, places=CONV_OPS)
-    transposed = (*CONV_OPS, "bias_grad", "ConvTranspose2d")
-    yield LayerCase(lambda: ConvTranspose2d(3, 2, (3, 2), (5, 7), (1, 2), (2, 0), "relu"), (7, 3, 3), places=transposed)
-    yield LayerCase(lambda: ConvTranspose2d(3, 1, 4, (7, 5), 2, 1), (3, 2, 3), places=transposed)
-    yield LayerCase(lambda: ConvTranspose2d(2, 3, 2, (6, 4), 3, 0, "elu"), (2, 1, 2), batch=2, places=transposed)
-    yield LayerCase(lambda: ConvTranspose2d(2, 3, 3, (5, 6), 2, 1, bias=False), (3, 3, 2), places=transposed)
-    yield LayerCase(lambda: Reshape(2, 3, 2), (12,), places=("Reshape",))
-    yield LayerCase(lambda: Flatten(), (3, 2, 2), places=("Reshape", "Flatten"))
-    for dim, batch, samples in ((1, 2, 1), (3, 5, 1), (2, 3, 4), (7, 2, 3)):
-        yield LayerCase(lambda d=dim: Latent(d), (2 * dim,), batch, samples, LATENT_OPS)  # type: ignore[misc]
-    for samples in (1, 3):
-        yield LayerCase(lambda: Bernoulli(), (5, 3, 2), 3, samples, ("bernoulli_nll", "scale_rows", "Likelihood"))
-        yield LayerCase(lambda: Gaussian(0.3), (4, 3, 1), 2, samples, ("gaussian_nll", "scale_rows", "Likelihood"))
-        for kind, shape in KINDS:
-            places = (kind().op_name(), "scale_rows", "bias_grad", "Likelihood")
-            yield LayerCase(kind, shape, 2, samples, places)
-    yield LayerCase(
-        lambda: Sequential(Conv2d(1, 2, 3, 2, 1, "elu"), Flatten(), Dense(12, 5, "tanh"), SiLU(), Dense(5, 3)),
-        (5, 4, 1), places=("Sequential", *DENSE_OPS, *CONV_OPS),
-    )  # fmt: skip
-    yield LayerCase(
-        lambda: Sequential(Flatten(), Dense(6, 6), Latent(3), Dense(3, 8, "relu"), Reshape(2, 4, 1)),
-        (2, 3, 1), places=("Sequential", *DENSE_OPS, *LATENT_OPS),
-    )  # fmt: skip
-
-
-KINDS: tuple[tuple[Callable[[], Likelihood], tuple[int, int, int]], ...] = (
-    (ContinuousBernoulli, (4, 3, 1)),
-    (GaussianScalar, (3, 2, 2)),
-    (GaussianPixel, (4, 3, 2)),
-    (GaussianOptimal, (5, 3, 1)),
-    (DiscretizedLogistic, (3, 4, 2)),
-    (Categorical, (2, 1, 1)),
-)
 AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
 """Objectives whose KL weights follow from the batch."""
-
-
-def further_cases() -> Iterator[LayerCase]:
-    """The layers of normalisation, noise and joining."""
-    for shape in ((5,), (3, 2, 4)):
-        yield LayerCase(BatchNorm, shape, places=("batch_norm", "batch_norm_grad", "BatchNorm"))
-        yield LayerCase(LayerNorm, shape, places=("layer_norm", "layer_norm_grad", "LayerNorm"))
-        yield LayerCase(lambda: Dropout(0.3), shape, places=("dropout", "Dropout"))
-    for noise in ("masking", "gaussian"):
-        yield LayerCase(lambda n=noise: Corrupt(n, 0.4), (3, 2, 1), places=("dropout", "add_noise", "Corrupt"))  # type: ignore[misc]
-    yield LayerCase(
-        lambda: Residual(Sequential(Dense(5, 4, "relu"), Dense(4, 5, "tanh"))), (5,),
-        places=("add", "Residual", *DENSE_OPS),
-    )  # fmt: skip
-    yield LayerCase(lambda: Residual(Residual(Dense(3, 3, "elu"))), (3,), 2, places=("add", "Residual", *DENSE_OPS))
-    spectral = ("spectral_norm", "spectral_norm_grad", "SpectralNorm")
-    yield LayerCase(lambda: SpectralNorm(Dense(5, 4, "tanh")), (5,), places=(*spectral, *DENSE_OPS))
-    yield LayerCase(lambda: SpectralNorm(Dense(3, 1, bias=False), 2), (3,), 2, places=(*spectral, *DENSE_OPS))
-    yield LayerCase(
-        lambda: Sequential(
-            SpectralNorm(Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "leaky_relu")),
-            SpectralNorm(ConvTranspose2d(3, 2, 3, (7, 3), 2, 1)), Flatten(), SpectralNorm(Dense(42, 1)),
-        ),
-        (2, 4, 2), places=(*spectral, "Sequential", "bias_grad", *DENSE_OPS, *CONV_OPS),
-    )  # fmt: skip
-    labels = ("concat_label", "concat_label_grad", "WithLabel", *DENSE_OPS)
-    yield LayerCase(lambda: WithLabel(Dense(9, 4, "tanh")), ((3, 2, 1), (3,)), places=labels)
-    for factor in (2, 3):
-        yield LayerCase(lambda f=factor: Upsample(f), (2, 3, 2), places=("upsample", "upsample_grad", "Upsample"))  # type: ignore[misc]
-    yield LayerCase(
-        lambda: Sequential(
-            Conv2d(1, 3, 3, 1, 1), BatchNorm(), Activation("tanh"), Upsample(2), Flatten(), Dropout(0.2), LayerNorm(),
-            Dense(72, 3),
-        ),
-        (3, 2, 1), places=("batch_norm", "upsample", "dropout", "layer_norm", "Sequential", *DENSE_OPS, *CONV_OPS),
-    )  # fmt: skip
 
 
 DENSE_TINY = {name: ((5, 3, 3), (9,)) for name in ("vae", "dae", "beta-vae", "cvae", "iwae", "dense-gan", "aae")}
@@ -262,12 +175,15 @@ TINY = {
 
 def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
     image, hidden = TINY.get(name, ((5, 3, 1), (3,))) if tiny else ((28, 28, 1), ())
-    size, sigma = "tiny" if tiny else "default", 0.8 if likelihood == "gaussian" else 1.0
+    size, scored = "tiny" if tiny else "default", dict[str, Any]()
+    if likelihood == "gaussian":
+        scored = {"likelihood": likelihood, "sigma": 0.8}
 
     def run(device: str, seed: int) -> Report:
         model = zoo.build(
-            name, image, 2 if tiny else 20, hidden, likelihood, sigma, device, "float64" if tiny else "float32", seed
-        )
+            name, image, 2 if tiny else 20, hidden, **scored, device=device,
+            dtype="float64" if tiny else "float32", seed=seed,
+        )  # fmt: skip
         count = model.table.count()
         report = gradcheck(model, batch=3 if tiny else 2, seed=seed, plan=Plan() if tiny else DEFAULT_SIZE)
         if tiny and count > 2000:
@@ -282,11 +198,11 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
 
 MODEL_OPS = {  # beside those that every model has
     "dae": ("dropout", "Corrupt"),
-    "dense-gan": ("Prior",),
-    "gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior"),
-    "vae-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "Prior", "add", "scale_rows"),
-    "aae": ("Prior", "add"),
-    "conv-aae": ("Prior", "add"),
+    "dense-gan": ("StandardNormal",),
+    "gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "StandardNormal"),
+    "vae-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "StandardNormal", "add", "scale_rows"),
+    "aae": ("StandardNormal", "add"),
+    "conv-aae": ("StandardNormal", "add"),
     "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
     "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
 }
@@ -304,7 +220,7 @@ def _doubly() -> Check:
 
 def _of_aim(aim: str) -> Check:
     def run(device: str, seed: int) -> Report:
-        model = zoo.build("vae", (5, 3, 1), 3, (4,), "bernoulli", 1.0, device, "float64", seed)
+        model = zoo.build("vae", (5, 3, 1), 3, (4,), device=device, dtype="float64", seed=seed)
         model.aim(make_plan(AIMS[aim], [(Adam(), 1)], 1))
         model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
         return gradcheck(model, batch=3, seed=seed)
@@ -320,9 +236,9 @@ def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[
     every = [
         *ops,
         *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS, UNIT_NORM)),
-        *(case.check() for case in (*layer_cases(), *further_cases())),
+        *_layers(),
         *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
-        *(_of_model(name, "gaussian", True) for name in zoo.CORRIDORS),
+        *(_of_model(name, "gaussian", True) for name in zoo.SCORING),
         *(_of_aim(aim) for aim in AIMS),
         _doubly(),
         *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),

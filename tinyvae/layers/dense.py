@@ -1,13 +1,11 @@
-"""Dense, and the activations that stand alone.
-It knows the maps and their derivatives; the arithmetic is in the ops."""
+"""Dense, and activations as layers of their own."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..device import Array
 from ..errors import ShapeError
 from ..kernels import ACTIVATIONS, BY_CODE, IDENTITY
-from .layer import Layer, Shape, Site, Twin, size_of
+from .layer import Example, Layer, Shape, Site, Twin, size_of
 from .params import weight_and_bias
 
 
@@ -57,6 +55,17 @@ class Dense(Layer):
     def describe(self) -> str:
         return f"{self.n_in}, {self.n_out}, {activation_name(self.act)!r}"
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [
+            *(Example(Dense(5, 4, act), ((5,),)) for act in ACTIVATIONS),
+            Example(Dense(1, 1), ((1,),), batch=2),
+            Example(Dense(33, 17, "tanh", bias=False), ((33,),), batch=7),
+            Example(Dense(15, 31, init="he"), ((15,),), batch=2),
+            Example(Dense(31, 33, "elu"), ((31,),), batch=15),
+            Example(Dense(73, 64, "relu"), ((73,),), batch=5),  # so many weights that directions are checked
+        ]
+
 
 class DenseTwin(Twin):
     """Dense on fixed buffers."""
@@ -73,12 +82,12 @@ class DenseTwin(Twin):
         self.work_x = site.work("dense_grad_x", shape_y, self.weight.shape)
         self.work_w = site.work("dense_grad_w", shape_x, shape_y)
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         (self.x,) = xs
         self.dense(self.x, self.weight, self.bias, self.act, self.y)
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         if self.act != IDENTITY:
             self.act_grad(self.y.reshape(-1), self.act, grad_y.reshape(-1))
         if self.weight_grad != "skip" and self.gate.open:
@@ -89,12 +98,12 @@ class DenseTwin(Twin):
         self.dense_grad_x(grad_y, self.weight, self.work_x, self.grad_x)
         return self.grad_x
 
-    def kinks(self) -> list[Any]:
+    def kinks(self) -> list[Array]:
         return [self.y] if BY_CODE[self.act].kinked else []
 
 
 class Activation(Layer):
-    """y = act(x), elementwise, for an activation that no layer carries. grad_x = grad_y · act'(y).
+    """y = act(x), elementwise, an activation as a layer of its own. grad_x = grad_y · act'(y).
 
     x, y: (B, …).
     """
@@ -102,14 +111,15 @@ class Activation(Layer):
     def __init__(self, act: int | str) -> None:
         self.act = activation(act)
 
-    def shape(self, *in_shapes: Shape) -> Shape:
-        return in_shapes[0]
-
     def bind(self, site: Site) -> Twin:
         return ActivationTwin(self, site)
 
     def describe(self) -> str:
         return repr(activation_name(self.act))
+
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(Activation(act), ((3, 5, 2),)) for act in ACTIVATIONS]
 
 
 class ActivationTwin(Twin):
@@ -120,16 +130,16 @@ class ActivationTwin(Twin):
         self.y = site.empty(site.rows, *layer.out_shape)
         self.activate, self.act_grad = site.op("activate"), site.op("act_grad")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         (x,) = xs
         self.activate(x.reshape(-1), self.act, self.y.reshape(-1))
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         self.act_grad(self.y.reshape(-1), self.act, grad_y.reshape(-1))
         return grad_y
 
-    def kinks(self) -> list[Any]:
+    def kinks(self) -> list[Array]:
         return [self.y] if BY_CODE[self.act].kinked else []
 
 
@@ -139,11 +149,12 @@ class SiLU(Layer):
     x, y: (B, …). Its derivative does not follow from y, so the twin keeps x.
     """
 
-    def shape(self, *in_shapes: Shape) -> Shape:
-        return in_shapes[0]
-
     def bind(self, site: Site) -> Twin:
         return SiLUTwin(self, site)
+
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(SiLU(), ((7,),))]
 
 
 class SiLUTwin(Twin):
@@ -153,11 +164,11 @@ class SiLUTwin(Twin):
         self.y = site.empty(site.rows, *layer.out_shape)
         self.silu, self.silu_grad = site.op("silu"), site.op("silu_grad")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         (self.x,) = xs
         self.silu(self.x.reshape(-1), self.y.reshape(-1))
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         self.silu_grad(self.x.reshape(-1), grad_y.reshape(-1))
         return grad_y

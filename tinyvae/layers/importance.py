@@ -1,12 +1,10 @@
-"""The latent layer under importance weighting: the draws of an image count by how well they explain it.
-It knows draws and their weights; the cost of a draw's reconstruction is given to it."""
+"""The latent layer with importance weights: each draw of an image counts by how well it explains the image."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..device import Array
 from .latent import Latent, LatentTwin
-from .layer import Site, Twin
+from .layer import Example, Site, Twin
 
 
 class ImportanceLatent(Latent):
@@ -26,6 +24,11 @@ class ImportanceLatent(Latent):
     def bind(self, site: Site) -> Twin:
         return ImportanceLatentTwin(self, site)
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        """None: its backward needs `weigh` before, so it is checked within IWAE."""
+        return []
+
 
 class ImportanceLatentTwin(LatentTwin):
     """ImportanceLatent on fixed buffers."""
@@ -36,12 +39,12 @@ class ImportanceLatentTwin(LatentTwin):
         self.weight, self.bound = site.empty(site.rows * site.samples), site.empty(site.rows)
         self.importance_weights, self.importance_grad = site.op("importance_weights"), site.op("importance_grad")
 
-    def weigh(self, nll: Any) -> Any:
+    def weigh(self, nll: Array) -> Array:
         """bound (B,) from nll (R,), the cost of each draw of the last forward; keeps the weights for backward."""
         self.importance_weights(self.h, self.eps, self.z, nll, self.kl_weight, self.weight, self.bound)
         return self.bound
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         self.importance_grad(
             self.h, self.eps, self.z, grad_y, self.weight, self.kl_weight, self.doubly, self.grad_h
         )  # fmt: skip

@@ -1,12 +1,10 @@
-"""The latent layer, reparameterised sampling with its KL divergence, and the prior alone, for models without encoder.
-They know one image's z and its cost; the weight of the KL comes from the clock."""
+"""The latent layer: reparameterised sampling, with its KL divergence to N(0, I)."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..device import Array
 from ..errors import ShapeError
-from .layer import Layer, Shape, Site, Twin
+from .layer import Example, Layer, Shape, Site, Twin
 
 
 class Latent(Layer):
@@ -40,9 +38,14 @@ class Latent(Layer):
     def describe(self) -> str:
         return str(self.latent_dim)
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        sizes = ((1, 2, 1), (3, 5, 1), (2, 3, 4), (7, 2, 3))
+        return [Example(Latent(dim), ((2 * dim,),), batch, samples) for dim, batch, samples in sizes]
+
 
 class LatentTwin(Twin):
-    """Latent on fixed buffers; eps is drawn at the clock's step, so a frozen clock freezes the noise."""
+    """Latent on fixed buffers; eps is drawn at the clock's step, so the noise is fixed while the clock stands."""
 
     def __init__(self, layer: Latent, site: Site) -> None:
         B, R, L = site.rows, site.rows * site.samples, layer.latent_dim
@@ -52,42 +55,12 @@ class LatentTwin(Twin):
         self.philox_normal = site.op("philox_normal")
         self.latent, self.latent_grad = site.op("latent"), site.op("latent_grad")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         (self.h,) = xs
         self.philox_normal(self.counters, self.stream, self.eps)
         self.latent(self.h, self.eps, self.z, self.kl)
         return self.z
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         self.latent_grad(self.h, self.eps, grad_y, self.kl_weight, self.grad_h)
         return self.grad_h
-
-
-class Prior(Layer):
-    """z ~ N(0, I): no input, and noise of a stream of its own at the clock's step. z: (B, latent)."""
-
-    noisy = True
-
-    def __init__(self, latent_dim: int) -> None:
-        self.latent_dim = latent_dim
-
-    def shape(self, *in_shapes: Shape) -> Shape:
-        return (self.latent_dim,)
-
-    def bind(self, site: Site) -> Twin:
-        return PriorTwin(self, site)
-
-    def describe(self) -> str:
-        return str(self.latent_dim)
-
-
-class PriorTwin(Twin):
-    """Prior on a fixed buffer; a frozen clock freezes z."""
-
-    def __init__(self, layer: Prior, site: Site) -> None:
-        self.z = site.empty(site.rows, layer.latent_dim)
-        self.counters, self.stream, self.philox_normal = site.clock.counters, site.stream(), site.op("philox_normal")
-
-    def forward(self, *xs: Any) -> Any:
-        self.philox_normal(self.counters, self.stream, self.z)
-        return self.z

@@ -1,13 +1,11 @@
-"""Dropout, and noise that a denoising autoencoder is to undo: numbers left out or disturbed, drawn by counter.
-They know how much noise; which layer of a model has it is not their affair."""
+"""Dropout, and the corruption of a denoising autoencoder: random masks and Gaussian noise, drawn by counter."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..config import require_choice, require_number
+from ..device import Array
 from ..errors import ConfigError
-from .layer import Layer, Shape, Site, Twin, size_of
+from .layer import Example, Layer, Site, Twin, size_of
 
 NOISE = ("masking", "gaussian")
 
@@ -27,45 +25,53 @@ class Dropout(Layer):
             raise ConfigError(f"rate={rate!r} must be below 1; it is the share of numbers that Dropout leaves out")
         self.rate = float(rate)
 
-    def shape(self, *in_shapes: Shape) -> Shape:
-        return in_shapes[0]
-
     def bind(self, site: Site) -> Twin:
         return MaskTwin(self, site, self.rate, 1 / (1 - self.rate)) if site.train else PassTwin()
 
     def describe(self) -> str:
         return f"{self.rate:g}"
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(Dropout(0.3), (shape,)) for shape in ((5,), (3, 2, 4))]
+
 
 class PassTwin(Twin):
     """y = x: Dropout in evaluation."""
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         return xs[0]
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         return grad_y
 
 
-class MaskTwin(Twin):
-    """Numbers left out with probability `rate`, those that stay times `scale`, on fixed buffers."""
+class NoiseTwin(Twin):
+    """The common part of noise layers: rows of numbers, an output, and the address of the random numbers."""
+
+    def __init__(self, layer: Layer, site: Site) -> None:
+        self.flat, self.y = (site.rows, size_of(layer.out_shape)), site.empty(site.rows, *layer.out_shape)
+        self.counters, self.stream, self.need_grad_x = site.clock.counters, site.stream(), site.need_grad_x
+
+
+class MaskTwin(NoiseTwin):
+    """Zeros with probability `rate`, the other numbers times `scale`, on fixed buffers."""
 
     def __init__(self, layer: Layer, site: Site, rate: float, scale: float) -> None:
-        self.rate, self.scale, self.flat = rate, scale, (site.rows, size_of(layer.out_shape))
-        self.y = site.empty(site.rows, *layer.out_shape)
+        super().__init__(layer, site)
+        self.rate, self.scale, self.dropout = rate, scale, site.op("dropout")
         self.grad_x = site.empty(site.rows, *layer.out_shape) if site.need_grad_x else None
-        self.counters, self.stream, self.dropout = site.clock.counters, site.stream(), site.op("dropout")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         self._mask(xs[0], self.y)
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         if self.grad_x is not None:
             self._mask(grad_y, self.grad_x)
         return self.grad_x
 
-    def _mask(self, x: Any, y: Any) -> None:
+    def _mask(self, x: Array, y: Array) -> None:
         x, y = x.reshape(self.flat), y.reshape(self.flat)
         self.dropout(x, self.counters, self.stream, self.rate, self.scale, y)
 
@@ -87,28 +93,28 @@ class Corrupt(Layer):
             raise ConfigError(f"noise_amount={amount!r} must be below 1 for masking, or no pixel is left")
         self.noise, self.amount = noise, float(amount)
 
-    def shape(self, *in_shapes: Shape) -> Shape:
-        return in_shapes[0]
-
     def bind(self, site: Site) -> Twin:
         return MaskTwin(self, site, self.amount, 1.0) if self.noise == "masking" else DisturbTwin(self, site)
 
     def describe(self) -> str:
         return f"{self.noise!r}, {self.amount:g}"
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(Corrupt(noise, 0.4), ((3, 2, 1),)) for noise in NOISE]
 
-class DisturbTwin(Twin):
+
+class DisturbTwin(NoiseTwin):
     """Gaussian noise on fixed buffers."""
 
     def __init__(self, layer: Corrupt, site: Site) -> None:
-        self.amount, self.flat = layer.amount, (site.rows, size_of(layer.out_shape))
-        self.y, self.need_grad_x = site.empty(site.rows, *layer.out_shape), site.need_grad_x
-        self.counters, self.stream, self.add_noise = site.clock.counters, site.stream(), site.op("add_noise")
+        super().__init__(layer, site)
+        self.amount, self.add_noise = layer.amount, site.op("add_noise")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         x, y = xs[0].reshape(self.flat), self.y.reshape(self.flat)
         self.add_noise(x, self.counters, self.stream, self.amount, y)
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         return grad_y if self.need_grad_x else None

@@ -1,12 +1,10 @@
-"""BatchNorm and LayerNorm: numbers brought to mean 0 and variance 1, then scaled and shifted again.
-They know which numbers are taken together; the arithmetic is in the ops."""
+"""BatchNorm and LayerNorm: numbers brought to mean 0 and variance 1, then scaled and shifted again."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..device import Array
 from ..errors import KernelError, ShapeError
-from .layer import Layer, Shape, Site, Twin, size_of
+from .layer import Example, Layer, Shape, Site, Twin, size_of
 from .params import Tensor
 
 EPSILON = 1e-5  # added to a variance, PyTorch's default
@@ -44,14 +42,20 @@ class BatchNorm(Layer):
     def bind(self, site: Site) -> Twin:
         return BatchNormTwin(self, site)
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(cls(), (shape,)) for shape in ((5,), (3, 2, 4))]
+
     def describe(self) -> str:
         return "" if self.momentum == 0.1 else f"momentum={self.momentum:g}"
 
 
 class NormTwin(Twin):
-    """What the two normalisations share: rows of channels, gamma and beta, and where gradients go."""
+    """The common part of the two: rows of channels, gamma and beta, backward. `op`: the name of the forward op."""
 
-    def __init__(self, shape: Shape, rows: int, columns: int, site: Site) -> None:
+    x: Array  # rows of the last forward
+
+    def __init__(self, op: str, shape: Shape, rows: int, columns: int, site: Site) -> None:
         self.flat, self.train, self.weight_grad = (rows, columns), site.train, site.weight_grad
         self.gamma, self.beta = site.value("gamma"), site.value("beta")
         skip = site.weight_grad == "skip"
@@ -61,10 +65,17 @@ class NormTwin(Twin):
         self.grad_x = site.empty(*((site.rows, *shape) if site.need_grad_x else (0, *shape)))
         self.grad_rows = self.grad_x.reshape(rows if site.need_grad_x else 0, columns)
         self.need_grad_x, self.add = site.need_grad_x, int(site.weight_grad == "add")
+        groups = columns if op == "batch_norm" else rows  # how many means and variances there are
+        self.mean, self.rstd = site.empty(groups), site.empty(groups)
+        self.normalise, self.normalise_grad = site.op(op), site.op(f"{op}_grad")
 
-    def filled(self) -> tuple[Any, ...]:
-        """The two gradients that backward fills: arrays of length 0 where it must not."""
-        return self.grads if self.gate.open else self.none
+    def backward(self, grad_y: Array) -> Array:
+        grad_gamma, grad_beta = self.grads if self.gate.open else self.none
+        self.normalise_grad(
+            self.x, self.mean, self.rstd, self.gamma, grad_y.reshape(self.flat), self.add, grad_gamma,
+            grad_beta, self.grad_rows,
+        )  # fmt: skip
+        return self.grad_x if self.need_grad_x else None
 
 
 class BatchNormTwin(NormTwin):
@@ -73,17 +84,15 @@ class BatchNormTwin(NormTwin):
     def __init__(self, layer: BatchNorm, site: Site) -> None:
         shape = layer.out_shape
         C = shape[-1]
-        super().__init__(shape, site.rows * size_of(shape) // C, C, site)
+        super().__init__("batch_norm", shape, site.rows * size_of(shape) // C, C, site)
         self.momentum, self.path = layer.momentum, site.path
         self.running_mean, self.running_var = site.value("running_mean"), site.value("running_var")
-        self.mean, self.rstd = site.empty(C), site.empty(C)
-        self.batch_norm, self.batch_norm_grad = site.op("batch_norm"), site.op("batch_norm_grad")
         self.batch_norm_frozen = site.op("batch_norm_frozen")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         self.x, y = xs[0].reshape(self.flat), self.y.reshape(self.flat)
         if self.train:
-            self.batch_norm(
+            self.normalise(
                 self.x, self.gamma, self.beta, EPSILON, self.momentum, self.running_mean, self.running_var, self.mean,
                 self.rstd, y,
             )  # fmt: skip
@@ -91,20 +100,10 @@ class BatchNormTwin(NormTwin):
             self.batch_norm_frozen(self.x, self.running_mean, self.running_var, self.gamma, self.beta, EPSILON, y)
         return self.y
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         if not self.train:
             raise KernelError(f"layer {self.path!r}: BatchNorm goes only forward in evaluation; bind it for training")
-        self.batch_norm_grad(
-            self.x,
-            self.mean,
-            self.rstd,
-            self.gamma,
-            grad_y.reshape(self.flat),
-            self.add,
-            *self.filled(),
-            self.grad_rows,
-        )
-        return self.grad_x if self.need_grad_x else None
+        return super().backward(grad_y)
 
 
 class LayerNorm(Layer):
@@ -124,31 +123,20 @@ class LayerNorm(Layer):
     def bind(self, site: Site) -> Twin:
         return LayerNormTwin(self, site)
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(cls(), (shape,)) for shape in ((5,), (3, 2, 4))]
+
 
 class LayerNormTwin(NormTwin):
     """LayerNorm on fixed buffers."""
 
     def __init__(self, layer: LayerNorm, site: Site) -> None:
-        super().__init__(layer.out_shape, site.rows, size_of(layer.out_shape), site)
+        super().__init__("layer_norm", layer.out_shape, site.rows, size_of(layer.out_shape), site)
         self.gamma, self.beta = self.gamma.reshape(-1), self.beta.reshape(-1)
         self.grads = (self.grads[0].reshape(-1), self.grads[1].reshape(-1))
-        self.mean, self.rstd = site.empty(site.rows), site.empty(site.rows)
-        self.layer_norm, self.layer_norm_grad = site.op("layer_norm"), site.op("layer_norm_grad")
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         self.x = xs[0].reshape(self.flat)
-        self.layer_norm(self.x, self.gamma, self.beta, EPSILON, self.mean, self.rstd, self.y.reshape(self.flat))
+        self.normalise(self.x, self.gamma, self.beta, EPSILON, self.mean, self.rstd, self.y.reshape(self.flat))
         return self.y
-
-    def backward(self, grad_y: Any) -> Any:
-        self.layer_norm_grad(
-            self.x,
-            self.mean,
-            self.rstd,
-            self.gamma,
-            grad_y.reshape(self.flat),
-            self.add,
-            *self.filled(),
-            self.grad_rows,
-        )
-        return self.grad_x if self.need_grad_x else None

@@ -1,20 +1,17 @@
-"""The parameter table: declares every tensor of a model, allocates three flat buffers once, hands out named views.
-It knows names, shapes and places, not what a layer computes."""
+"""The parameter table: every tensor of a model in three flat buffers, allocated once, with named views."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from ..device import Array
 from ..errors import ConfigError
 from ..kernels.clock import COUNTERS, SEED, STEP, Stream
 from ..kernels.ops.noise import philox_uniform
-
-if TYPE_CHECKING:
-    from .layer import Layer
 
 TENSOR_ALIGNMENT = 64  # elements: each tensor starts on such a boundary, whatever the dtype
 
@@ -31,6 +28,15 @@ class Tensor:
     bound: float = 0.0
     fill: float = 0.0
     kind: str = "param"
+
+
+class Declaring(Protocol):
+    """What the table needs of a layer: whether it draws noise, its tensors, and its leaves with their paths."""
+
+    noisy: bool
+    tensors: tuple[Tensor, ...]
+
+    def walk(self, path: str) -> Iterator[tuple[str, Declaring]]: ...
 
 
 INITS = ("fan_in", "he", "glorot", "zeros")
@@ -59,7 +65,7 @@ class ParamTable:
     between them is zero and stays zero. Each part is one contiguous range of `values` and of `grads`.
     """
 
-    def __init__(self, parts: Mapping[str, Layer], dtype: Any, device: Any, seed: int) -> None:
+    def __init__(self, parts: Mapping[str, Declaring], dtype: Any, device: Any, seed: int) -> None:
         self.dtype, self.device = np.dtype(dtype), device
         self.places: dict[str, tuple[Tensor, int]] = {}
         self.streams: dict[str, int] = {}
@@ -93,16 +99,16 @@ class ParamTable:
                 host = (2 * host - 1) * tensor.bound
             self.device.put(host.astype(self.dtype), self.view(name))
 
-    def view(self, name: str) -> Any:
+    def view(self, name: str) -> Array:
         """The tensor `name`, a view into `values` (or `state`)."""
         tensor, _ = self.places[name]
         return self._cut(name, self.values if tensor.kind == "param" else self.state)
 
-    def grad(self, name: str) -> Any:
+    def grad(self, name: str) -> Array:
         """The gradient of parameter `name`, a view into `grads`."""
         return self._cut(name, self.grads)
 
-    def _cut(self, name: str, buffer: Any) -> Any:
+    def _cut(self, name: str, buffer: Array) -> Array:
         tensor, start = self.places[name]
         return buffer[start : start + int(np.prod(tensor.shape))].reshape(tensor.shape)
 

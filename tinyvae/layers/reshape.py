@@ -1,12 +1,10 @@
-"""Reshape and Flatten: another view of the same memory, in (H, W, C) order.
-They know shapes only; nothing is copied."""
+"""Reshape and Flatten: another view of the same memory, in (H, W, C) order; nothing is copied."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..device import Array
 from ..errors import ShapeError
-from .layer import Layer, Shape, Site, Twin, size_of
+from .layer import Example, Layer, Shape, Site, Twin, size_of
 
 
 class Reshape(Layer):
@@ -27,6 +25,10 @@ class Reshape(Layer):
     def describe(self) -> str:
         return ", ".join(map(str, self.target))
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(Reshape(2, 3, 2), ((12,),))]
+
 
 class Flatten(Reshape):
     """y = x as one vector per image: (B, H, W, C) → (B, H·W·C)."""
@@ -40,6 +42,10 @@ class Flatten(Reshape):
     def describe(self) -> str:
         return ""
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        return [Example(Flatten(), ((3, 2, 2),))]
+
 
 class ReshapeTwin(Twin):
     """A view forward, the opposite view back."""
@@ -49,8 +55,8 @@ class ReshapeTwin(Twin):
         self.x_shape = (site.rows, *layer.in_shapes[0])
         self.need_grad_x = site.need_grad_x
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         return xs[0].reshape(self.y_shape)
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Array:
         return grad_y.reshape(self.x_shape) if self.need_grad_x else None

@@ -1,5 +1,4 @@
-"""SpectralNorm: a layer whose weight is divided by its largest singular value, so that it cannot stretch much.
-It knows which tensor of the inner layer is the weight; the inner layer does not know that it is given another one."""
+"""SpectralNorm: a layer whose weight is divided by its largest singular value."""
 
 from __future__ import annotations
 
@@ -7,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..device import Array
 from ..errors import ShapeError
 from ..kernels import IDENTITY
-from .conv import Conv2d
+from .conv import Conv2d, ConvTranspose2d
 from .dense import Dense
-from .layer import Layer, Shape, Site, Twin
+from .join import Sequential
+from .layer import Example, Layer, Shape, Site, Twin, Wrapping
 from .params import Tensor
+from .reshape import Flatten
 
 
-class SpectralNorm(Layer):
+class SpectralNorm(Wrapping):
     """The inner layer, Dense, Conv2d or ConvTranspose2d, computing with W̄ = W / sigma where it has its weight W.
 
     W is taken as a matrix (K, N) as it lies in memory: (n_in, n_out) of Dense, (KH·KW·c_in, c_out) of Conv2d,
@@ -41,10 +43,7 @@ class SpectralNorm(Layer):
         self.inner, self.iterations = inner, iterations
 
     def shape(self, *in_shapes: Shape) -> Shape:
-        try:
-            out = self.inner.declare(*in_shapes)
-        except ShapeError as error:
-            raise error.within("inner") from None
+        out = self.declare_inner(*in_shapes)
         weight = next(tensor for tensor in self.inner.tensors if tensor.name == "weight")
         self.tensors = (Tensor("u", (weight.shape[-1],), bound=1.0, kind="state"),)
         return out
@@ -54,23 +53,35 @@ class SpectralNorm(Layer):
 
     def walk(self, path: str) -> Iterator[tuple[str, Layer]]:
         yield path, self
-        yield from self.inner.walk(f"{path}.inner")
+        yield from super().walk(path)
 
     def describe(self) -> str:
         return repr(self.inner) + ("" if self.iterations == 1 else f", iterations={self.iterations}")
 
+    @classmethod
+    def examples(cls) -> list[Example]:
+        discriminator = Sequential(
+            SpectralNorm(Conv2d(2, 3, (3, 2), (1, 2), (2, 0), "leaky_relu")),
+            SpectralNorm(ConvTranspose2d(3, 2, 3, (7, 3), 2, 1)), Flatten(), SpectralNorm(Dense(42, 1)),
+        )  # fmt: skip
+        return [
+            Example(SpectralNorm(Dense(5, 4, "tanh")), ((5,),)),
+            Example(SpectralNorm(Dense(3, 1, bias=False), 2), ((3,),), batch=2),
+            Example(discriminator, ((2, 4, 2),)),
+        ]
+
 
 @dataclass(frozen=True)
 class WeightSite(Site):
-    """The site of an inner layer that is given another weight, and another place for its gradient."""
+    """The site of an inner layer, with another array for its weight and for the weight's gradient."""
 
-    weight: Any = None
-    grad_weight: Any = None
+    weight: Array = None
+    grad_weight: Array = None
 
-    def value(self, name: str) -> Any:
+    def value(self, name: str) -> Array:
         return self.weight if name == "weight" else super().value(name)
 
-    def grad(self, name: str) -> Any:
+    def grad(self, name: str) -> Array:
         return self.grad_weight if name == "weight" else super().grad(name)
 
 
@@ -90,14 +101,14 @@ class SpectralNormTwin(Twin):
         normalised, grad = (a.reshape(weight.shape) for a in (self.normalised, self.grad_normalised))
         self.twins = [layer.inner.bind(WeightSite(**vars(inner), weight=normalised, grad_weight=grad))]
 
-    def forward(self, *xs: Any) -> Any:
+    def forward(self, *xs: Array) -> Array:
         self.activate(self.kept, IDENTITY, self.u)
         self.spectral_norm(self.weight, self.iterations, self.u, self.v, self.sigma, self.normalised)
         if self.train:
             self.activate(self.u, IDENTITY, self.kept)
         return self.twins[0].forward(*xs)
 
-    def backward(self, grad_y: Any) -> Any:
+    def backward(self, grad_y: Array) -> Any:
         if self.add:
             self.fill(self.grad_normalised, 0)
         grad_x = self.twins[0].backward(grad_y)
@@ -106,6 +117,3 @@ class SpectralNormTwin(Twin):
                 self.grad_normalised, self.normalised, self.u, self.v, self.sigma, self.add, self.grad_weight
             )
         return grad_x
-
-    def kinks(self) -> list[Any]:
-        return self.twins[0].kinks()

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..layers.priors import LOG_2PI, FullGaussian, Prior, StandardNormal
 from ..models import Model
-from .latent_space import Prior, fit_prior, nearest
+from .latent_space import fit_prior, nearest
 
 BLOCK = 1000  # rows of the N × N densities held at a time
 IMAGES = 5000  # images that the quadratic figures look at, at most
 FRESH = 2000  # codes of other images, and prior draws, that are looked for among these
-LOG_2PI = float(np.log(2 * np.pi))
 
 # ---------------------------------------------------------------------------------------------- nats
 
@@ -56,10 +56,11 @@ def rate_split(z_mean: np.ndarray, z_log_sigma: np.ndarray, seed: int = 0) -> Ra
     N = len(m)
     eps = np.random.Generator(np.random.Philox(seed)).standard_normal(m.shape)
     z = m + np.exp(s) * eps
-    own = -0.5 * (eps * eps + LOG_2PI).sum(axis=1) - s.sum(axis=1)  # log q(z|x), (N,)
+    normal = StandardNormal(m.shape[1])
+    own = normal.log_density(eps) - s.sum(axis=1)  # log q(z|x), (N,)
     log_q = log_mixture(z, m, s)
     information = own - log_q  # log N at most, each
-    log_p = -0.5 * (z * z + LOG_2PI).sum(axis=1)
+    log_p = normal.log_density(z)
     kl, mutual = float(dimension_kl(m, s).sum()), float(information.mean())
     stderr = float(max(information.std(), (log_q - log_p).std()) / np.sqrt(N))
     return RateSplit(kl, mutual, kl - mutual, stderr, N)
@@ -82,20 +83,12 @@ def log_mixture(z: np.ndarray, z_mean: np.ndarray, z_log_sigma: np.ndarray) -> n
     return out
 
 
-def moments(z_mean: np.ndarray, z_log_sigma: np.ndarray | None) -> Prior:
-    """Mean and covariance of q(z): those of the codes, and the mean of the noise's variances on the diagonal."""
+def moments(z_mean: np.ndarray, z_log_sigma: np.ndarray | None) -> FullGaussian:
+    """The Gaussian with q(z)'s mean and covariance: those of the codes, plus the mean variance of the noise."""
     m = z_mean.astype(np.float64)
     noise = 0.0 if z_log_sigma is None else np.exp(2 * z_log_sigma.astype(np.float64)).mean(axis=0)
-    return m.mean(axis=0), np.atleast_2d(np.cov(m.T, bias=True)) + np.diag(np.broadcast_to(noise, m.shape[1:]))
-
-
-def gaussian_kl(mean: np.ndarray, covariance: np.ndarray) -> float:
-    """KL(N(mean, covariance) ‖ N(0, I)) = ½ (tr C + mean² − latent − log det C), nats: what of KL(q(z) ‖ p(z)) two
-    moments see. Infinite where the codes lie in a plane."""
-    sign, log_det = np.linalg.slogdet(covariance)
-    if sign <= 0:
-        return float("inf")
-    return float(0.5 * (np.trace(covariance) + mean @ mean - len(mean) - log_det))
+    covariance = np.atleast_2d(np.cov(m.T, bias=True)) + np.diag(np.broadcast_to(noise, m.shape[1:]))
+    return FullGaussian(m.mean(axis=0), covariance)
 
 
 # ---------------------------------------------------------------------------------------------- samples
@@ -183,11 +176,12 @@ def aggregate_figures(
         report |= {"kl_per_dimension": [float(k) for k in dimension_kl(z_mean, z_log_sigma)]}
         report |= {"mutual_information": split.mutual_information, "marginal_kl": split.marginal_kl}
         report["mutual_information_limit"] = float(np.log(split.images))
-    report["marginal_kl_gaussian"] = gaussian_kl(*moments(z_mean, z_log_sigma))
+    report["marginal_kl_gaussian"] = moments(z_mean, z_log_sigma).kl_to_standard_normal()
     codes = draw_codes(model, few, seed, few_labels)
     fresh_codes = draw_codes(model, fresh[:FRESH], seed + 1, None if labels is None else labels[:FRESH])
-    priors: dict[str, Prior | None] = {"": None, "_standard_normal": None}
-    if z_log_sigma is None:
+    normal = StandardNormal(model.latent_dim)
+    priors: dict[str, Prior] = {"": model.prior or normal, "_standard_normal": normal}
+    if model.prior is None:
         priors[""] = fit_prior(model, few)
     for name, prior in priors.items():
         draws = model.draw_prior(len(codes) + FRESH, seed, prior).astype(np.float64)

@@ -12,10 +12,13 @@ from ..config import DEFAULT_DEVICE, TrainConfig, require_choice, require_int
 from ..datasets import Dataset
 from ..errors import CheckpointError, DataError
 from ..kernels.clock import CURSOR
-from ..layers import Conv2d, Dense, Flatten, Sequential, Shape
-from ..layers.layer import size_of
-from ..models import Batch, Model, Player
-from ..models.zoo import conv_stages
+from ..layers.conv import Conv2d
+from ..layers.dense import Dense
+from ..layers.join import Sequential
+from ..layers.layer import Shape, size_of
+from ..layers.reshape import Flatten
+from ..models import Abilities, Batch, Model, Player
+from ..models.networks import conv_stages
 from ..training.step import Feed, Step
 
 CPU = ("numba", "numpy")  # labels and softmax stay on the host
@@ -59,6 +62,7 @@ class Classifier(Model):
     back through the layers. LeCun et al. 1998.
     """
 
+    can = Abilities(likelihood=False)
     figure_names = ("loss",)
 
     def __init__(
@@ -74,7 +78,8 @@ class Classifier(Model):
         require_int("features", features, 1)
         require_choice("device", device, CPU)
         parts = {"encoder": narrow_encoder(image_shape, features), "head": Dense(features, classes)}
-        super().__init__(parts, image_shape, features, (Player("classifier", tuple(parts)),), device, dtype, seed)
+        players = (Player("classifier", tuple(parts)),)
+        super().__init__(parts, image_shape, features, players, device=device, dtype=dtype, seed=seed)
         self.n_classes = classes
         self.labels = np.empty(0, np.int64)  # in the feed's order, while training
 

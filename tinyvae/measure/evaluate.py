@@ -13,7 +13,6 @@ from ..config import BINARIZE, require_choice, require_int
 from ..datasets import Dataset
 from ..errors import ConfigError, DataError
 from ..kernels.clock import CURSOR, ROW, SEED, STEP
-from ..layers import Latent
 from ..models import Batch, Model
 from ..training.step import Feed, evaluate_pass
 from .aggregate import aggregate_figures
@@ -76,12 +75,12 @@ def evaluate(
     report: dict[str, Any] = {name: figures.get(name) for name in ("neg_elbo", "recon", "kl")}
     report |= dict.fromkeys(("nll", "nll_stderr", "nll_mc_error", "nll_images", "posterior_gap", "effective_samples"))
     report |= {"samples": samples, "images": len(seen), "latent_dim": model.latent_dim}
-    if "d_fake" in figures:
+    if model.can.game:
         report |= {name: figures[name] for name in model.figure_names if name not in report}
         report |= drawn_figures(model, seen, seed)
-    if not model.encodes:
+    if not model.can.codes:
         return report | {"active_units": None, "rmse": None}
-    if samples and model.bounded:
+    if samples and model.can.bound:
         if nll_images is not None:
             require_int("nll_images", nll_images, 1)
         some = None if labels is None else labels[:nll_images]
@@ -90,7 +89,7 @@ def evaluate(
         report |= {"nll_mc_error": chosen.mean_mc_error(), "nll_images": len(chosen.nll)}
         report["posterior_gap"] = float((chosen.neg_elbo - chosen.nll).mean())
         report["effective_samples"] = float(chosen.effective_samples.mean())
-    report["active_units"] = active_units(model, seen, labels=labels) if "latent" in model.parts else None
+    report["active_units"] = active_units(model, seen, labels=labels) if model.can.posterior else None
     report["rmse"] = rmse(model, seen, labels)
     if train_images is not None:
         grey, known = binarized(model, images, "none"), binarized(model, train_images, "none")
@@ -216,7 +215,7 @@ def importance_sampling(
     labels: those of the images, for a conditional model: p and q are given the label then, and so is the estimate.
     """
     require_int("samples", samples, 1, ", the number of importance samples")
-    if not isinstance(model.parts.get("latent"), Latent):
+    if not model.can.bound:
         raise ConfigError(
             f"{type(model).__name__} has no Gaussian q(z|x) to draw importance samples from; use samples=0"
         )

@@ -11,9 +11,8 @@ import numpy as np
 from ..config import require_int
 from ..datasets import Dataset
 from ..errors import DataError
+from ..layers.priors import FullGaussian, Prior, StandardNormal
 from ..models import Model
-
-Prior = tuple[np.ndarray, np.ndarray]  # mean (latent,) and covariance (latent, latent)
 
 BLOCK_ROWS = 4096  # images held as floats at a time while distances are taken
 
@@ -31,14 +30,14 @@ def latent_report(model: Model, dataset: Dataset, seed: int = 0) -> dict[str, An
     completeness_distance, completeness_ratio     the two yardsticks
     """
     labels = labels_for(model, dataset)[1]
-    active = active_units(model, dataset.test_images, labels=labels) if "latent" in model.parts else None
+    active = active_units(model, dataset.test_images, labels=labels) if model.can.posterior else None
     report = {"latent_dim": model.latent_dim, "active_units": active}
     return report | latent_figures(model, dataset.train_images, dataset.test_images, seed, labels)
 
 
 def labels_for(model: Model, data: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The labels of the training and of the test images for a conditional model; (None, None) for any other."""
-    return (data.train_labels, data.test_labels) if model.classes else (None, None)
+    return (data.train_labels, data.test_labels) if model.can.labels else (None, None)
 
 
 def latent_figures(
@@ -53,9 +52,9 @@ def latent_figures(
     yardstick = measure(train_images, test_images, seed=seed)
     shares = completeness_shares(model, train_images, test_images, seed=seed, yardstick=yardstick)
     standard = shares
-    if not model.standard_prior:
-        identity = (np.zeros(model.latent_dim), np.eye(model.latent_dim))
-        standard = completeness_shares(model, train_images, test_images, seed=seed, prior=identity, yardstick=yardstick)
+    if model.prior is None:
+        normal = StandardNormal(model.latent_dim)
+        standard = completeness_shares(model, train_images, test_images, seed=seed, prior=normal, yardstick=yardstick)
     return {
         "code_std": [float(s) for s in model.encode(test_images, labels)[0].std(axis=0, dtype=np.float64)],
         "continuity": None if missing else float(profile.mean()),
@@ -79,15 +78,12 @@ def active_units(model: Model, images: np.ndarray, threshold: float = 0.01, labe
     return int((codes.var(axis=0, dtype=np.float64) > threshold).sum())
 
 
-def fit_prior(model: Model, images: np.ndarray) -> Prior:
-    """Mean (latent,) and covariance (latent, latent), float64, of the codes of `images`: a Gaussian to sample from.
+def fit_prior(model: Model, images: np.ndarray) -> FullGaussian:
+    """The Gaussian with the mean and the covariance of the codes of `images`, to sample from.
 
     What an autoencoder has instead of a prior; `model.sample(n, prior=fit_prior(model, images))`.
     """
-    codes = model.encode(images)[0].astype(np.float64)
-    mean = codes.mean(axis=0)
-    centred = codes - mean
-    return mean, centred.T @ centred / len(codes)
+    return FullGaussian.fit(model.encode(images)[0])
 
 
 def continuity(
@@ -186,8 +182,8 @@ def completeness_shares(
 ) -> Shares:
     """The share of prior samples, decoded, that are no farther from the training images than 95 % of the test images.
 
-    prior: mean and covariance; None for the model's own, which is N(0, I), or for a deterministic model the Gaussian
-    fitted to the codes of the training images. yardstick: None for `measure`.
+    prior: None for the model's, or for a deterministic model the Gaussian fitted to the codes of the training
+    images. yardstick: None for `measure`.
     `near` compares distances. A blurred image lies nearer to others than a sharp one, and an almost empty one nearer
     still, so faint nonsense passes. `local` compares ratios: the image that faint nonsense is nearest to has a much
     nearer neighbour of its own. Both find samples that are like no image, not samples that are too much alike.
@@ -195,7 +191,7 @@ def completeness_shares(
     require_int("samples", samples, 1)
     if yardstick is None:
         yardstick = measure(train_images, test_images, seed=seed)
-    if prior is None and not model.standard_prior:
+    if prior is None and model.prior is None:
         prior = fit_prior(model, train_images)
     distance, ratio = novelty(model.sample(samples, seed, prior), train_images)
     return Shares(float((distance <= yardstick.distance).mean()), float((ratio <= yardstick.ratio).mean()))

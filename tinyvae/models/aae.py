@@ -1,16 +1,34 @@
-"""The adversarial autoencoder: a discriminator on codes sees to it that they lie like N(0, I).
-It knows the two losses and whose gradients a turn fills; networks, optimisers' steps and epochs are others' affair."""
+"""The adversarial autoencoder: a discriminator on codes makes their distribution N(0, I)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Unpack
+
 import numpy as np
 
-from ..config import DEFAULT_DEVICE, ModelConfig, require_int, require_number
-from ..layers import Bernoulli, Layer, Likelihood, Prior, Shape, make_likelihood
-from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
-from .model import Batch, Model, Player
+from ..config import ModelConfig, require_int, require_number
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Bernoulli, Likelihood, make_likelihood
+from ..layers.priors import StandardNormal
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean, require_weight
+from .ae import autoencoder
+from .methods import Abilities
+from .model import Batch, Model, Part, Player, Setup
+from .networks import Networks, dense_discriminator
 
-GAMMA = 1.0  # of the adversarial loss: with 10 the game rules, and codes leave N(0, I) again (benchmarks/NOTES.md)
+GAMMA = 1.0  # of the adversarial loss: with 10 it dominates, and codes leave N(0, I) again (benchmarks/NOTES.md)
+
+
+@dataclass(frozen=True)
+class AAEConfig(ModelConfig):
+    """gamma: the weight of the adversarial loss beside the reconstruction's; None for the default, 1."""
+
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_weight("gamma", self.gamma)
 
 
 class AdversarialAutoEncoder(Model):
@@ -27,37 +45,40 @@ class AdversarialAutoEncoder(Model):
 
     figure_names = ("loss", "recon", "loss_g", "loss_d", "d_real", "d_fake")
     losses = 2
-    standard_prior = True
+    Config = AAEConfig
+    can = Abilities(game="codes")
 
     def __init__(
-        self,
-        encoder: Layer,
-        decoder: Layer,
-        discriminator: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        likelihood: str | Likelihood = "bernoulli",
-        sigma: float = 1.0,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-        gamma: float | None = None,
-    ) -> None:
+        self, encoder: Layer, decoder: Layer, discriminator: Layer, latent_dim: int,
+        image_shape: Shape, *, likelihood: str | Likelihood = "bernoulli", sigma: float = 1.0,
+        gamma: float | None = None, **setup: Unpack[Setup],
+    ) -> None:  # fmt: skip
         require_int("latent_dim", latent_dim, 1, ", the length of a code")
         self.gamma = GAMMA if gamma is None else float(gamma)
         require_number("gamma", self.gamma, 0, why=", the weight of the adversarial loss beside the reconstruction's")
+        prior = StandardNormal(latent_dim)
         parts = {
             "encoder": encoder, "decoder": decoder, "likelihood": make_likelihood(likelihood, sigma),
-            "prior": Prior(latent_dim), "discriminator": discriminator, "verdict": Bernoulli(),
+            "prior": prior, "discriminator": discriminator, "verdict": Bernoulli(),
         }  # fmt: skip
         players = (
             Player("autoencoder", ("encoder", "decoder", "likelihood")),
             Player("discriminator", ("discriminator",), PLAYER_ADAM),
         )
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+        super().__init__(parts, image_shape, latent_dim, players, prior=prior, **setup)
         self.one, self.weight = (self.device.put(np.full(1, value)) for value in (1.0, self.gamma))
+
+    @classmethod
+    def layers(cls, config: ModelConfig, networks: Networks) -> list[Part]:
+        """The autoencoder's, and a discriminator of codes: two layers of the last hidden width."""
+        codes, hidden = (config.latent_dim,), config.hidden or networks.hidden
+        judge = dense_discriminator(codes, 2 * hidden[-1:], 1)
+        return [*autoencoder(config, networks, config.latent_dim), (judge, (codes,))]
+
+    @classmethod
+    def options(cls, config: ModelConfig) -> dict[str, Any]:
+        assert isinstance(config, AAEConfig)
+        return super().options(config) | {"gamma": config.gamma}
 
     def _declare(self) -> None:
         super()._declare()

@@ -1,19 +1,32 @@
-"""What models with a discriminator share: its verdict on one kind of input, what that costs, and the ways back.
-It knows targets and gates; which player wants which cost is the models' affair."""
+"""The common part of models with a discriminator: its verdict on one kind of input, the costs, the ways back."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..config import Adam
-from ..layers import Gate, Shape, Twin
+from ..config import Adam, ModelConfig, require_number
+from ..layers.layer import Gate, Shape, Twin
 from .model import Model
 
 PLAYER_ADAM = Adam(beta1=0.5)  # Radford et al. 2015, section 4, whose lr is 2e-4: small, where an epoch is 469 steps
-FAKE, REAL = 0, 1  # what the discriminator is to say
+FAKE, REAL = 0, 1  # targets of the discriminator
+LARGE = 32  # pixels of the longer side, above which a discriminator has spectral normalisation by default
+
+
+@dataclass(frozen=True)
+class JudgedConfig(ModelConfig):
+    """spectral: whether the discriminator of images has spectral normalisation; None: where the images are large."""
+
+    spectral: bool | None = None
+
+
+def has_spectral(config: ModelConfig) -> bool:
+    """Whether the discriminator of images, where there is one, has spectral normalisation."""
+    given = config.spectral if isinstance(config, JudgedConfig) else None
+    return max(config.image_shape[:2]) > LARGE if given is None else given
 
 
 class Verdict(Twin):
@@ -78,3 +91,9 @@ def declare_verdict(model: Model, part: str, shape: Shape) -> None:
 def geometric_mean(cost: float) -> float:
     """exp(−mean of −log D): the mean of D that belongs to a mean cost."""
     return float(np.exp(-cost))
+
+
+def require_weight(name: str, value: float | None) -> None:
+    """A ConfigError unless the weight of a loss is None or a number of at least 0."""
+    if value is not None:
+        require_number(name, value, 0, why=", the weight of a loss")

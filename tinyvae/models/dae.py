@@ -1,14 +1,25 @@
-"""The denoising autoencoder: an autoencoder that is shown damaged images and asked for the whole ones.
-It knows where the noise stands in the corridor; the rest is the autoencoder's."""
+"""The denoising autoencoder: its input is a corrupted image, its target the clean one."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Unpack
 
-from ..config import DEFAULT_DEVICE, ModelConfig
-from ..layers import Corrupt, Layer, Likelihood, Shape
+from ..config import ModelConfig
+from ..device import Array
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Likelihood
+from ..layers.noise import Corrupt
 from .ae import AutoEncoder
-from .model import Batch
+from .model import Batch, Scored
+
+
+@dataclass(frozen=True)
+class DAEConfig(ModelConfig):
+    """noise: "masking" or "gaussian". noise_amount: the share of pixels masked, or the noise's standard deviation."""
+
+    noise: str = "masking"
+    noise_amount: float = 0.25
 
 
 class DenoisingAutoEncoder(AutoEncoder):
@@ -20,31 +31,24 @@ class DenoisingAutoEncoder(AutoEncoder):
     Vincent et al. 2008, section 2.3; Vincent et al. 2010, section 3.3.
     """
 
+    Config = DAEConfig
+
     def __init__(
-        self,
-        encoder: Layer,
-        decoder: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        likelihood: str | Likelihood = "bernoulli",
-        sigma: float = 1.0,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-        noise: str = "masking",
-        noise_amount: float = 0.25,
-    ) -> None:
+        self, encoder: Layer, decoder: Layer, latent_dim: int, image_shape: Shape, *,
+        noise: str = "masking", noise_amount: float = 0.25, **scored: Unpack[Scored],
+    ) -> None:  # fmt: skip
         self.corrupt = Corrupt(noise, noise_amount)
-        super().__init__(
-            encoder, decoder, latent_dim, image_shape, likelihood, sigma, device, dtype, seed, config, precision
-        )
+        super().__init__(encoder, decoder, latent_dim, image_shape, **scored)
+
+    @classmethod
+    def options(cls, config: ModelConfig) -> dict[str, Any]:
+        assert isinstance(config, DAEConfig)
+        return super().options(config) | {"noise": config.noise, "noise_amount": config.noise_amount}
 
     def make_parts(self, encoder: Layer, decoder: Layer, likelihood: Likelihood) -> dict[str, Layer]:
         """The autoencoder's parts behind the noise."""
         return {"noise": self.corrupt} | super().make_parts(encoder, decoder, likelihood)
 
-    def encoded(self, batch: Batch) -> Any:
+    def encoded(self, batch: Batch) -> Array:
         """The encoder's output for the batch's images, damaged."""
         return batch.twins["encoder"].forward(batch.twins["noise"].forward(batch.x))

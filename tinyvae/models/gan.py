@@ -1,15 +1,29 @@
-"""The generative adversarial network: two players, a generator that draws images and a discriminator that judges them.
-It knows both losses and whose gradients a turn fills; networks, optimisers' steps and epochs are others' affair."""
+"""The generative adversarial network: a generator of images and a discriminator, two players."""
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 
-from ..config import DEFAULT_DEVICE, ModelConfig, require_int
+from ..config import ModelConfig, require_int
 from ..errors import ConfigError
-from ..layers import Bernoulli, Layer, Prior, Shape
-from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
-from .model import Batch, Model, Player
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Bernoulli
+from ..layers.priors import StandardNormal
+from .adversarial import (
+    FAKE,
+    PLAYER_ADAM,
+    REAL,
+    JudgedConfig,
+    Verdict,
+    declare_verdict,
+    geometric_mean,
+    has_spectral,
+)
+from .methods import Abilities
+from .model import Batch, Model, Part, Player, Setup
+from .networks import Networks, judging
 
 
 class GAN(Model):
@@ -27,28 +41,29 @@ class GAN(Model):
 
     figure_names = ("loss_d", "loss_g", "d_real", "d_fake")
     losses = 2
-    encodes = False
-    standard_prior = True
+    Config = JudgedConfig
+    can = Abilities(codes=False, likelihood=False, game="images")
 
     def __init__(
-        self,
-        generator: Layer,
-        discriminator: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-    ) -> None:
+        self, generator: Layer, discriminator: Layer, latent_dim: int, image_shape: Shape,
+        **setup: Unpack[Setup],
+    ) -> None:  # fmt: skip
         require_int("latent_dim", latent_dim, 1, ", the length of z")
+        prior = StandardNormal(latent_dim)
         parts = {
-            "prior": Prior(latent_dim), "generator": generator, "discriminator": discriminator, "verdict": Bernoulli(),
+            "prior": prior, "generator": generator, "discriminator": discriminator,
+            "verdict": Bernoulli(),
         }  # fmt: skip
         players = tuple(Player(name, (name,), PLAYER_ADAM) for name in ("generator", "discriminator"))
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+        super().__init__(parts, image_shape, latent_dim, players, prior=prior, **setup)
         self.one = self.device.put(np.ones(1))
+
+    @classmethod
+    def layers(cls, config: ModelConfig, networks: Networks) -> list[Part]:
+        image, hidden = config.image_shape, config.hidden or networks.hidden
+        discriminator = judging(networks.encoder(image, hidden, 1), has_spectral(config))
+        generator = networks.decoder(image, hidden, config.latent_dim)
+        return [(generator, ((config.latent_dim,),)), (discriminator, (image,))]
 
     def _declare(self) -> None:
         """The generator must end in images, the discriminator in one logit."""

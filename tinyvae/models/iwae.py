@@ -1,15 +1,32 @@
-"""The importance weighted autoencoder: a VAE whose loss is a tighter bound, from several draws of z per image.
-It knows what the draws' weights are for; the corridor and its parts are the VAE's."""
+"""The importance weighted autoencoder: a VAE whose loss is a tighter bound, from several draws of z per image."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Unpack
+
 import numpy as np
 
-from ..config import DEFAULT_DEVICE, ModelConfig, require_int
+from ..config import ModelConfig, require_int
 from ..errors import ConfigError
-from ..layers import ImportanceLatent, Latent, Layer, Likelihood, Shape
-from .model import Batch, Player
+from ..layers.importance import ImportanceLatent
+from ..layers.latent import Latent
+from ..layers.layer import Layer, Shape
+from .methods import Abilities
+from .model import Batch, Player, Scored
 from .vae import VAE
+
+
+@dataclass(frozen=True)
+class IWAEConfig(ModelConfig):
+    """samples: draws of z per image. doubly: whether the gradient is the doubly reparameterised one."""
+
+    samples: int = 5
+    doubly: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_int("samples", self.samples, 1, ", the draws of z per image")
 
 
 class IWAE(VAE):
@@ -25,34 +42,28 @@ class IWAE(VAE):
     `kl` is the analytic one, so that neg_elbo = recon + kl compares with a VAE's.
     """
 
+    Config = IWAEConfig
+    can = Abilities(posterior=True, bound=True)
+
     def __init__(
-        self,
-        encoder: Layer,
-        decoder: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        likelihood: str | Likelihood = "bernoulli",
-        sigma: float = 1.0,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-        samples: int = 5,
-        doubly: bool = False,
-    ) -> None:
+        self, encoder: Layer, decoder: Layer, latent_dim: int, image_shape: Shape, *,
+        samples: int = 5, doubly: bool = False, **scored: Unpack[Scored],
+    ) -> None:  # fmt: skip
         require_int("samples", samples, 1, ", the draws of z per image")
         self.samples, self.doubly = samples, bool(doubly)
-        super().__init__(
-            encoder, decoder, latent_dim, image_shape, likelihood, sigma, device, dtype, seed, config, precision
-        )
+        super().__init__(encoder, decoder, latent_dim, image_shape, **scored)
+
+    @classmethod
+    def options(cls, config: ModelConfig) -> dict[str, Any]:
+        assert isinstance(config, IWAEConfig)
+        return super().options(config) | {"samples": config.samples, "doubly": config.doubly}
 
     def make_latent(self, latent_dim: int) -> Latent:
         """The layer that draws z and weighs the draws."""
         return ImportanceLatent(latent_dim, self.doubly)
 
     def aim(self, plan: np.ndarray) -> None:
-        """As in Model; a ConfigError where the objective is aimed at the analytic KL, which this loss does not have."""
+        """As in Model; a ConfigError for an objective of the analytic KL, which this loss does not have."""
         super().aim(plan)
         if self.clock.aimed:
             raise ConfigError("an IWAE draws its KL and has no free_bits and no capacity; leave both out, or use a VAE")

@@ -1,13 +1,18 @@
-"""The variational autoencoder.
-It knows which parts stand in the corridor; the walk is Model's."""
+"""The variational autoencoder."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Unpack
 
-from ..config import DEFAULT_DEVICE, ModelConfig, require_int
-from ..layers import Latent, Layer, Likelihood, Shape, make_likelihood
-from .model import Model, Player
+from ..config import ModelConfig, require_int
+from ..layers.latent import Latent
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Likelihood, make_likelihood
+from ..layers.priors import StandardNormal
+from .ae import autoencoder
+from .methods import Abilities
+from .model import Model, Part, Player, Setup
+from .networks import Networks
 
 
 class VAE(Model):
@@ -19,22 +24,13 @@ class VAE(Model):
     Another beta gives the β-VAE: Higgins et al. 2017, equation 4.
     """
 
+    can = Abilities(posterior=True, bound=True, analytic_kl=True)
     figure_names = ("loss", "neg_elbo", "recon", "kl")
 
     def __init__(
-        self,
-        encoder: Layer,
-        decoder: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        likelihood: str | Likelihood = "bernoulli",
-        sigma: float = 1.0,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-    ) -> None:
+        self, encoder: Layer, decoder: Layer, latent_dim: int, image_shape: Shape, *,
+        likelihood: str | Likelihood = "bernoulli", sigma: float = 1.0, **setup: Unpack[Setup],
+    ) -> None:  # fmt: skip
         require_int("latent_dim", latent_dim, 1, ", the number of latent variables")
         parts = {
             "encoder": encoder,
@@ -42,14 +38,13 @@ class VAE(Model):
             "decoder": decoder,
             "likelihood": make_likelihood(likelihood, sigma),
         }
-        players = (Player("vae", tuple(parts)),)
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+        players, prior = (Player("vae", tuple(parts)),), StandardNormal(latent_dim)
+        super().__init__(parts, image_shape, latent_dim, players, prior=prior, **setup)
 
     def make_latent(self, latent_dim: int) -> Latent:
         """The layer that draws z."""
         return Latent(latent_dim)
 
-    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """z_mean and z_log_sigma, (N, latent) each. x: (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]."""
-        h, _ = super().encode(x, labels)
-        return h[:, : self.latent_dim].copy(), h[:, self.latent_dim :].copy()
+    @classmethod
+    def layers(cls, config: ModelConfig, networks: Networks) -> list[Part]:
+        return autoencoder(config, networks, 2 * config.latent_dim)

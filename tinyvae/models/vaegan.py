@@ -1,20 +1,45 @@
-"""A VAE joined with a GAN: its decoder is the generator, and likeness is measured in the discriminator's features.
-It knows three losses and whose gradients a turn fills; networks, optimisers' steps and epochs are others' affair."""
+"""A VAE joined with a GAN: its decoder is the generator, and likeness is measured in the discriminator's features."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 
-from ..config import DEFAULT_DEVICE, ModelConfig, require_int, require_number
+from ..config import ModelConfig, require_int, require_number
 from ..kernels import IDENTITY
-from ..layers import Bernoulli, Gaussian, Latent, Layer, Prior, Shape
-from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
-from .model import Batch, Model, Player
+from ..layers.latent import Latent
+from ..layers.layer import Layer, Shape
+from ..layers.likelihood import Bernoulli, Gaussian
+from ..layers.priors import StandardNormal
+from .adversarial import (
+    FAKE,
+    PLAYER_ADAM,
+    REAL,
+    JudgedConfig,
+    Verdict,
+    declare_verdict,
+    geometric_mean,
+    has_spectral,
+    require_weight,
+)
+from .methods import Abilities
+from .model import Batch, Model, Part, Player, Setup
+from .networks import Networks, conv_features, dense_discriminator, judging
 
 GAMMA = 0.01  # of the likeness, a sum over all features, beside the decoder's adversarial loss
+
+
+@dataclass(frozen=True)
+class VAEGANConfig(JudgedConfig):
+    """gamma: the weight of the likeness in the decoder's loss; None for the default, 0.01."""
+
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_weight("gamma", self.gamma)
 
 
 class VAEGAN(Model):
@@ -37,35 +62,44 @@ class VAEGAN(Model):
 
     figure_names = ("recon", "kl", "loss_d", "d_real", "d_recon", "d_fake")
     losses = 4
+    Config = VAEGANConfig
+    can = Abilities(posterior=True, likelihood=False, game="images")
 
     def __init__(
-        self,
-        encoder: Layer,
-        decoder: Layer,
-        features: Layer,
-        head: Layer,
-        latent_dim: int,
-        image_shape: Shape,
-        device: str = DEFAULT_DEVICE,
-        dtype: str = "float32",
-        seed: int = 0,
-        config: ModelConfig | None = None,
-        precision: str = "fp32",
-        gamma: float | None = None,
-    ) -> None:
+        self, encoder: Layer, decoder: Layer, features: Layer, head: Layer, latent_dim: int,
+        image_shape: Shape, *, gamma: float | None = None, **setup: Unpack[Setup],
+    ) -> None:  # fmt: skip
         require_int("latent_dim", latent_dim, 1, ", the number of latent variables")
         self.gamma = GAMMA if gamma is None else float(gamma)
         require_number("gamma", self.gamma, 0, why=", the weight of the likeness in the decoder's loss")
+        prior = StandardNormal(latent_dim)
         parts = {
-            "encoder": encoder, "latent": Latent(latent_dim), "prior": Prior(latent_dim), "decoder": decoder,
+            "encoder": encoder, "latent": Latent(latent_dim), "prior": prior, "decoder": decoder,
             "features": features, "head": head, "likeness": Gaussian(1.0), "verdict": Bernoulli(),
         }  # fmt: skip
         players = (
             Player("encoder", ("encoder", "latent"), PLAYER_ADAM), Player("decoder", ("decoder",), PLAYER_ADAM),
             Player("discriminator", ("features", "head"), PLAYER_ADAM),
         )  # fmt: skip
-        super().__init__(parts, image_shape, latent_dim, players, device, dtype, seed, config, precision)
+        super().__init__(parts, image_shape, latent_dim, players, prior=prior, **setup)
         self.one = self.device.put(np.ones(1))
+
+    @classmethod
+    def layers(cls, config: ModelConfig, networks: Networks) -> list[Part]:
+        """The discriminator is `conv_features`, where likeness is measured, and a dense head."""
+        image, codes, hidden = config.image_shape, (config.latent_dim,), config.hidden or networks.hidden
+        spectral = has_spectral(config)
+        features = judging(conv_features(image), spectral)
+        shape = features.declare(image)
+        head = judging(dense_discriminator(shape, hidden, 1), spectral)
+        encoder = networks.encoder(image, hidden, 2 * config.latent_dim)
+        generator = networks.decoder(image, hidden, config.latent_dim)
+        return [(encoder, (image,)), (generator, (codes,)), (features, (image,)), (head, (shape,))]
+
+    @classmethod
+    def options(cls, config: ModelConfig) -> dict[str, Any]:
+        assert isinstance(config, VAEGANConfig)
+        return super().options(config) | {"gamma": config.gamma}
 
     def _declare(self) -> None:
         """The decoder must end in images; features and head are one network, cut where likeness is measured."""
@@ -121,7 +155,7 @@ class VAEGAN(Model):
         return float(self.gamma * encoder[1] + decoder[0] if player.name == "decoder" else on_two[0] + on_recon[0])
 
     def grad(self, player: Player, batch: Batch) -> None:
-        """Back for one player; the decoder has two errors in each pixel, of which the encoder is told only one."""
+        """Back for one player; the encoder gets the gradient of the likeness alone."""
         twins = batch.twins
         if player.name == "encoder":
             batch.gates["decoder"].open = False
@@ -156,11 +190,6 @@ class VAEGAN(Model):
         figures = {"recon": float(recon / n), "kl": float(kl / n), "loss_d": float((on_two + on_recon) / n)}
         costs = {"d_real": real, "d_recon": made, "d_fake": drawn}
         return figures | {name: geometric_mean(cost / n) for name, cost in costs.items()}
-
-    def encode(self, x: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """z_mean and z_log_sigma, (N, latent) each, as of a VAE."""
-        h, _ = super().encode(x, labels)
-        return h[:, : self.latent_dim].copy(), h[:, self.latent_dim :].copy()
 
     def shown(self, outputs: np.ndarray) -> np.ndarray:
         """The decoder's outputs are images already."""

@@ -62,19 +62,19 @@ def latent_scatter(
     is told the labels.
     """
     require_int("limit", limit, 1)
-    told = labels[:limit] if model.classes and labels is not None else None
+    told = labels[:limit] if model.can.labels and labels is not None else None
     codes = model.encode(images[:limit], told)[0].astype(np.float64)
     if not len(codes):
         raise DataError("images holds no image whose code could be shown; pass at least one")
     if labels is not None:
         labels = _check_labels(np.asarray(labels)[:limit], len(codes), names)
-    points, axis_names, origin = _to_plane(codes, "z_mean" if "latent" in model.parts else "z")
+    points, axis_names, origin = _to_plane(codes, "z_mean" if model.can.posterior else "z")
     if model.latent_dim == 1 and labels is not None:  # one strip per class
         points[:, 1] = 0.8 * points[:, 1] + np.unique(labels, return_inverse=True)[1]
     with style():
         figure = new_figure(1150, 1000, layout="constrained")
         axes = figure.add_subplot()
-        if "latent" in model.parts and model.latent_dim > 1:
+        if model.can.posterior and model.latent_dim > 1:
             _prior_circles(axes, origin)
         _draw_classes(figure, axes, points, labels, names)
         axes.set_xlabel(axis_names[0])

@@ -17,23 +17,13 @@ from ..app.run import Run, prior_of
 from ..config import require_int
 from ..errors import ConfigError, DataError
 from ..kernels import BY_CODE, IDENTITY
-from ..layers import (
-    Activation,
-    BatchNorm,
-    Bernoulli,
-    Conv2d,
-    ConvTranspose2d,
-    Dense,
-    Flatten,
-    Gaussian,
-    GaussianOptimal,
-    GaussianScalar,
-    Layer,
-    Reshape,
-    Sequential,
-    SiLU,
-)
-from ..layers.normalise import EPSILON
+from ..layers.conv import Conv2d, ConvTranspose2d
+from ..layers.dense import Activation, Dense, SiLU
+from ..layers.join import Sequential
+from ..layers.layer import Layer
+from ..layers.likelihood import Bernoulli, Gaussian, GaussianOptimal, GaussianScalar
+from ..layers.normalise import EPSILON, BatchNorm
+from ..layers.reshape import Flatten, Reshape
 from ..models import Model
 
 PAGE = Path(__file__).parent / "explorer"
@@ -103,7 +93,7 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
     prior        null for N(0, I); otherwise mean and factor of a Gaussian, z = mean + factor · eps
     """
     model, data = run.model, run.data
-    if model.classes:
+    if model.can.labels:
         raise ConfigError(
             f"the page tells its decoder no label, and {type(model).__name__} needs one; "
             "use tinyvae latent or tinyvae interpolate"
@@ -111,7 +101,7 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
     if count is None:
         count = min(POINTS, max(1, PIXELS // int(np.prod(model.image_shape))))
     require_int("count", count, 1, ", the number of test images to show")
-    if model.encodes:
+    if model.can.codes:
         z_mean, z_log_sigma = model.encode(data.test_images)
         images, labels = data.test_images[:count], data.test_labels
     else:
@@ -130,15 +120,15 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
         "latent_dim": model.latent_dim,
         "layers": layers,
         "weights": sum(int(np.prod(layer[name]["shape"])) for layer in layers for name in ("weight", "bias")),
-        "mean": mean_of(model) if "likelihood" in model.parts else "identity",  # a generator ends in pixels
-        "drawn": not model.encodes,
+        "mean": mean_of(model) if model.can.likelihood else "identity",  # a generator ends in pixels
+        "drawn": not model.can.codes,
         "codes": packed(z_mean[:count], "<f4"),
         "images": packed(images if images.dtype == np.uint8 else np.rint(images * 255), "u1"),
         "labels": None if labels is None else [int(label) for label in labels[:count]],
         "label_names": None if data.label_names is None else list(data.label_names),
         "activity": use.tolist(),
         "activity_name": "variance" if z_log_sigma is None else "KL",
-        "prior": None if prior is None else {"mean": prior[0].tolist(), "factor": factor(prior[1]).tolist()},
+        "prior": None if prior is None else {"mean": prior.mean.tolist(), "factor": factor(prior.covariance).tolist()},
     }
 
 

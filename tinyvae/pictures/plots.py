@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 from matplotlib import colormaps
 
 from ..config import require_int
 from ..errors import ConfigError, DataError
-from ..measure.latent_space import Prior, fit_prior, nearest
+from ..layers.priors import Prior, StandardNormal
+from ..measure.latent_space import fit_prior, nearest
 from ..models import Model
 from .canvas import (
     MARGIN,
@@ -85,13 +85,12 @@ def samples(model: Model, path: PathLike, n: int = 64, seed: int | None = None, 
     require_int("n", n, 1, ", the number of images")
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     columns = int(np.ceil(np.sqrt(n)))
-    sources: list[tuple[str, Prior | None]] = [("z ~ N(0, I)", None)]
-    if prior is not None:
-        sources.insert(0, ("z ~ Gaussian fitted to the codes", prior))
+    sources: list[Prior] = [*([] if prior is None else [prior]), model.prior or StandardNormal(model.latent_dim)]
     blocks = []
-    for heading, source in sources:
+    for source in sources:
         drawn = model.sample(n, seed, source)
-        blocks.append(Block(mosaic([drawn[i : i + columns] for i in range(0, n, columns)]), heading))
+        rows = [drawn[i : i + columns] for i in range(0, n, columns)]
+        blocks.append(Block(mosaic(rows), f"z ~ {source.label.removeprefix('a ')}"))
     return sheet(blocks, path, "Samples: random codes, decoded", f"{describe(model)} · seed {seed}")
 
 
@@ -131,7 +130,7 @@ def interpolations(
 def neighbours(model: Model, train_images: np.ndarray, path: PathLike, n: int = 10, seed: int = 0) -> Path:
     """n samples, each above the training image that is nearest to it: does the model copy?"""
     require_int("n", n, 1, ", the number of images")
-    drawn = model.sample(n, seed, None if model.standard_prior else fit_prior(model, train_images))
+    drawn = model.sample(n, seed, model.prior or fit_prior(model, train_images))
     distance, place = nearest(drawn, train_images)
     rows = [drawn, model.as_images(train_images[place])]
     block = Block(
@@ -170,39 +169,31 @@ def manifold(
 
     The quantiles (i + ½) / n of a normal distribution lie denser in the middle, as codes do. With more than two latent
     dimensions the plane is a slice through `dims`, None for the two that change the decoded image most, the others at
-    the prior's mean. prior: mean and covariance, as from `fit_prior`; None for N(0, I).
+    the prior's mean. prior: None for the model's, or N(0, I).
     label: the class that a conditional model is told, one for the whole plane; other models have none.
     """
     require_int("n", n, 2, " images along a side")
     if model.latent_dim < 2:
         raise ConfigError(f"latent_dim={model.latent_dim}: a plane needs two latent dimensions")
-    mean, std = _scale_of(model, prior)
+    prior = prior or model.prior or StandardNormal(model.latent_dim)
+    mean, std = prior.moments()
     u, v = _strongest(model, mean, std, label) if dims is None else dims
     if u == v or not all(0 <= d < model.latent_dim for d in (u, v)):
         raise ConfigError(f"dims={(u, v)} must be two different dimensions from 0 to {model.latent_dim - 1}")
-    normal = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
-    z = np.tile(mean, (n, n, 1))  # (rows from above, columns, latent)
-    z[:, :, u] += std[u] * normal
-    z[:, :, v] += (std[v] * normal[::-1])[:, None]
+    z = prior.plane(n, u, v)  # (rows from above, columns, latent)
     images = _decode(model, z.reshape(n * n, -1), label).reshape(n, n, *model.image_shape)
-    title = f"Latent space: decoded at quantiles of {'N(0, I)' if prior is None else 'a Gaussian fitted to the codes'}"
-    note = describe(model) + (f" · class {label}" if model.classes else "")
+    title = f"Latent space: decoded at quantiles of {prior.label}"
+    note = describe(model) + (f" · class {label}" if model.can.labels else "")
     if model.latent_dim > 2:
-        rest = "0" if prior is None else "their mean"
+        rest = "their mean" if mean.any() else "0"
         note += f" · slice through dimensions {u} and {v}, the others at {rest}"
-    values = mean[[u, v], None] + std[[u, v], None] * normal
+    values = np.stack([z[0, :, u], z[::-1, 0, v]])
     return _plane(images, values, (f"z[{u}]", f"z[{v}]"), path, title, note)
-
-
-def _scale_of(model: Model, prior: Prior | None) -> tuple[np.ndarray, np.ndarray]:
-    if prior is None:
-        return np.zeros(model.latent_dim), np.ones(model.latent_dim)
-    return np.asarray(prior[0]), np.sqrt(np.diag(prior[1]))
 
 
 def _decode(model: Model, z: np.ndarray, label: int) -> np.ndarray:
     """decode(z), of one class where the model is conditional."""
-    return model.decode(z, np.full(len(z), label) if model.classes else None)
+    return model.decode(z, np.full(len(z), label) if model.can.labels else None)
 
 
 def _strongest(model: Model, mean: np.ndarray, std: np.ndarray, label: int) -> tuple[int, int]:

@@ -360,7 +360,7 @@ def _build(
             "again and call load(path, into=model)"
         )
     try:
-        config = ModelConfig(**plain)
+        config = zoo.from_plain(plain)
         _require_plausible(config, sum(array.size for array in arrays.values()))
         return zoo.from_config(config, device, precision)
     except (DeviceError, KernelError):
@@ -372,8 +372,8 @@ def _build(
 def _require_plausible(config: ModelConfig, size: int) -> None:
     """A ValueError where a part has more parameters than the file holds numbers. Layers hold no arrays, so they can
     be declared before anything is allocated."""
-    for part, shape in zoo.parts_of(config):
-        part.declare(shape, *zoo.labels_of(config))
+    for part, shapes in zoo.layers_of(config):
+        part.declare(*shapes)
         needed = sum(int(np.prod(t.shape)) for _, leaf in part.walk("") for t in leaf.tensors)
         if needed > size:
             raise ValueError(f"{needed:,} parameters, but the file holds {size:,} numbers")

@@ -57,7 +57,7 @@ class Feed:
         self.binarize, self.dynamic = binarize, int(binarize == "dynamic" and not evaluation)
         self.stream = int(Stream.EVALUATE if evaluation else Stream.BINARISE)
         self.labels = None
-        if model.classes:
+        if model.can.labels:
             if labels is None:
                 raise DataError(f"{type(model).__name__} needs the label of every image, and there are none here")
             model.one_hot(labels, self.count)  # only its checks are wanted

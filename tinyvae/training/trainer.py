@@ -253,12 +253,12 @@ class Trainer:
 def require_kl(model: Model, config: TrainConfig) -> None:
     """A ConfigError where an option is for a KL divergence and the model has none, or none in a bound to reshape."""
     weights, shapes = ("beta", "warmup", "cycles", "cycle_share"), ("capacity", "free_bits")
-    asked = shapes if "kl" in model.figure_names else weights + shapes
+    asked = shapes if model.can.posterior else weights + shapes
     usual = {name: getattr(TrainConfig, name) for name in asked} | {"beta": model.beta}
-    for name in () if model.bounded else asked:
+    for name in () if model.can.bound else asked:
         if getattr(config, name) != usual[name]:
             why = "no KL divergence" if len(asked) > 2 else "no bound with a KL divergence"
-            fix = "weigh its game by gamma" if name == "beta" and "gamma" in vars(model) else "leave it out"
+            fix = "weigh its game by gamma" if name == "beta" and model.can.game == "codes" else "leave it out"
             raise ConfigError(f"{name}={getattr(config, name)!r}: {type(model).__name__} has {why}; {fix}")
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from ...config import require_choice, require_int
 from ...errors import DataError
-from ...layers import Latent
 from ...models import Model
 from ...training.step import Feed
 from ..evaluate import CHUNK, draws_of, log_mean_exp, sampled_batches
@@ -112,7 +111,7 @@ class Detector:
 
 def scores_of(model: Model) -> tuple[str, ...]:
     """The names of the scores that this model has."""
-    return SCORES if type(model.parts.get("latent")) is Latent and model.bounded else DETERMINISTIC
+    return SCORES if model.can.analytic_kl else DETERMINISTIC
 
 
 def draws(model: Model, images: np.ndarray, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

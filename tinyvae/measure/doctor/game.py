@@ -10,9 +10,8 @@ import numpy as np
 
 from ...config import DEFAULT_DEVICE, ModelConfig, TrainConfig
 from ...datasets import Dataset
-from ...models import AdversarialAutoEncoder, Model
-from ...models.adversarial import PLAYER_ADAM
-from ...models.zoo import has_spectral
+from ...models import Model
+from ...models.adversarial import PLAYER_ADAM, has_spectral
 from ...training.signs import MOST_BEATEN, Rows, too_strong
 from ..classifier import CPU, Classifier
 from ..evaluate import binarized
@@ -51,7 +50,7 @@ def examine_game(
 
 
 def examine_codes(
-    latent: Diagnosis, model: AdversarialAutoEncoder, train: TrainConfig | None = None, rows: Rows = ()
+    latent: Diagnosis, model: Model, train: TrainConfig | None = None, rows: Rows = ()
 ) -> Diagnosis:
     """The diagnosis of an adversarial autoencoder, whose discriminator tells codes from draws of N(0, I).
 

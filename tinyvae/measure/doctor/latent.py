@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import ModelConfig, TrainConfig
 from ...datasets import Dataset
-from ...models import VAEGAN, AdversarialAutoEncoder, Model
+from ...models import Model
 from ...training.signs import Rows
 from ..aggregate import aggregate_figures
 from ..latent_space import active_units, labels_for
@@ -28,12 +28,12 @@ def examine(model: Model, data: Dataset, train: TrainConfig | None = None, seed:
 
     train: how it was trained, for the advice; None: defaults. rows: the log, where two players are in it.
     """
-    if not model.encodes:
+    if not model.can.codes:
         return examine_game(model, data, train, rows, seed)
     latent = examine_latent(model, data, train, seed)
-    if isinstance(model, AdversarialAutoEncoder):
+    if model.can.game == "codes":
         return examine_codes(latent, model, train, rows)
-    if isinstance(model, VAEGAN):
+    if model.can.game == "images":
         return latent & examine_game(model, data, train, rows, seed)
     return latent
 
@@ -43,7 +43,7 @@ def examine_latent(model: Model, data: Dataset, train: TrainConfig | None = None
     labels = labels_for(model, data)
     figures = aggregate_figures(model, data.train_images, data.test_images, seed, *labels)
     figures["latent_dim"] = model.latent_dim
-    used = active_units(model, data.test_images, labels=labels[1]) if "latent" in model.parts else None
+    used = active_units(model, data.test_images, labels=labels[1]) if model.can.posterior else None
     figures["active_units"] = used
     return diagnose(figures, model.config or ModelConfig(latent_dim=model.latent_dim), train or TrainConfig())
 
