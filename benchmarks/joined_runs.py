@@ -128,7 +128,7 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
     """
     import numpy as np
 
-    from tinyvae.measure import evaluate, judges
+    from tinyvae.measure import classifier_metrics, evaluate
 
     test, prior = data.test_images, model.prior or evaluate.fit_prior(model, data.train_images)
     drawn = model.sample(len(test), 0, prior)
@@ -136,7 +136,8 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
     shown = {"samples": drawn[:SHOWN]}
     if model.can.codes:
         again = model.reconstruct(test)
-        row |= {"rmse": evaluate.rmse(model, test), "frechet_again": judges.classifier_frechet(judge, test, again)}
+        row["rmse"] = evaluate.rmse(model, test)
+        row["frechet_again"] = classifier_metrics.classifier_frechet(judge, test, again)
         first = [np.flatnonzero(data.test_labels == label)[0] for pair in PAIRS for label in pair]
         shown |= {
             "reconstructions": again[:SHOWN],
@@ -148,15 +149,16 @@ def figures_of(model: Any, data: Any, judge: Any, pictures: Path) -> dict[str, A
 
 def seen_in(images: Any, data: Any, judge: Any) -> dict[str, Any]:
     """What the classifier sees in images, beside the test images."""
-    from tinyvae.measure import judges
+    from tinyvae.measure import classifier_metrics
 
     test = data.test_images
-    confidence = judges.confidence_of(judge, test)
-    classes = judges.classes_covered(judge, images[:COUNTED], confidence)
+    confidence = classifier_metrics.confidence_of(judge, test)
+    classes = classifier_metrics.classes_covered(judge, images[:COUNTED], confidence)
     true, made = judge.encode(test)[0], judge.encode(images)[0]
-    near = judges.coverage(true[:COUNTED], made[:COUNTED])
+    near = classifier_metrics.coverage(true[:COUNTED], made[:COUNTED])
     return {
-        "frechet": judges.frechet_distance(true, made), "classes": classes.covered, "shares": classes.shares.tolist(),
+        "frechet": classifier_metrics.frechet_distance(true, made),
+        "classes": classes.covered, "shares": classes.shares.tolist(),
         "precision": near.precision, "coverage": near.coverage, "confidence": confidence,
     }  # fmt: skip
 

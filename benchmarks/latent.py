@@ -97,16 +97,17 @@ def figures_of(model: Any, judge: Any, mnist: Any, yardstick: Any) -> dict[str, 
     """Everything that the package measures, with N(0, I) as a second prior for the autoencoder."""
     import numpy as np
 
-    from tinyvae.measure import aggregate, judges, latent_space
+    from tinyvae.measure import aggregate, classifier_metrics, latent_space
 
     train, test = mnist.train_images, mnist.test_images
     profile = latent_space.continuity_profile(model, test)
-    figures = aggregate.aggregate_figures(model, train, test) | judges.judge_report(model, judge, train, test)
+    figures = aggregate.aggregate_figures(model, train, test)
+    figures |= classifier_metrics.judge_report(model, judge, train, test)
     figures |= {
         "continuity": profile.mean(),
         "continuity_rise": 2 * profile[len(profile) // 2] / (profile[0] + profile[-1]),
     }
-    figures["kept_at"] = [judges.kept(model, judge, test[:CURVE], d) for d in DISTANCES]
+    figures["kept_at"] = [classifier_metrics.kept(model, judge, test[:CURVE], d) for d in DISTANCES]
     standard = np.zeros(model.latent_dim), np.eye(model.latent_dim)
     for name, prior in (("", None), ("_standard_normal", standard)):
         if name == "" or "latent" not in model.parts:  # a VAE's prior is N(0, I)

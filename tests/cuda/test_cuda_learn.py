@@ -9,7 +9,7 @@ import test_learn as every
 from numba import cuda
 
 from tinyvae.learn import chapter_of, grade
-from tinyvae.learn.elsewhere import is_here
+from tinyvae.learn.child_process import is_here
 
 CHAPTER = chapter_of("14")
 pytestmark = pytest.mark.skipif(not is_here(CHAPTER), reason="the CUDA simulator is off: NUMBA_ENABLE_CUDASIM=1")

@@ -11,7 +11,7 @@ from tinyvae import learn
 from tinyvae.app import cli
 from tinyvae.errors import TinyvaeError
 from tinyvae.learn import CHAPTERS, Chapter, Exercise, Mistake, chapter_of, grade
-from tinyvae.learn.elsewhere import is_here
+from tinyvae.learn.child_process import is_here
 from tinyvae.learn.exercise import CASES
 
 # chapters that need another process are tested in one, see test_cuda_learn.py

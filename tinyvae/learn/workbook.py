@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .chapters import CHAPTERS, chapter_of
-from .elsewhere import Result, answer, ask, is_here
+from .child_process import Result, answer, ask, is_here
 from .exercise import Chapter
 from .grade import grade
 

@@ -1,5 +1,5 @@
 """A small classifier of our own layers: a judge that recognises images, and features to compare them by.
-It knows images and labels; what is judged with it is judges'."""
+The metrics computed with it are in classifier_metrics."""
 
 from __future__ import annotations
 

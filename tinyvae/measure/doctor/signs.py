@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import DataError
 from ...models import Model
 from ...training.signs import Rows, geometric, swing
-from ..judges import coverage
+from ..classifier_metrics import coverage
 
 # Set on seeds 0 to 2 of benchmarks/gan_doctor.py, between what was made ill and what was not, and tried on others.
 LEAST_TOLD = 0.05  # by which a discriminator that tells anything believes images more than drawn ones
@@ -65,7 +65,7 @@ def sample_figures(samples: np.ndarray, images: np.ndarray) -> dict[str, Any]:
                  that has learned little yet draws grey or blurred pictures, and these are alike too
     nearest      median distance from a sample to the nearest other one, over the same among the images; None where
                  most images are there twice
-    precision    share of samples that lie among the images, by balls to their fifth neighbours: see `judges.coverage`
+    precision    share of samples that lie among the images, by balls to their fifth neighbours: see `coverage`
     coverage     share of images that have a sample in their ball; 0.97 of perfect samples, as many as images
     """
     a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (samples, images))

@@ -1,4 +1,4 @@
-"""Figures of the latent space against known answers: aggregate posterior, classifier and what it judges, doctor.
+"""Figures of the latent space against known answers: aggregate posterior, classifier and its metrics, doctor.
 Hand-made models and codes stand in where a trained one could only be compared with itself."""
 
 import importlib
@@ -18,7 +18,7 @@ from tinyvae.kernels.ops import latent
 from tinyvae.layers.priors import FullGaussian, StandardNormal
 from tinyvae.measure import aggregate as agg
 from tinyvae.measure import classifier as cls
-from tinyvae.measure import judges
+from tinyvae.measure import classifier_metrics
 from tinyvae.measure.doctor import latent as doctor
 from tinyvae.models import Abilities, Batch
 
@@ -28,7 +28,7 @@ def normal(*shape, seed=0):
 
 
 class Toy:
-    """A model made of functions on arrays (N, numbers), with what the judges ask of a model."""
+    """A model made of functions on arrays (N, numbers), with what the metrics need of a model."""
 
     def __init__(self, encode, decode, latent_dim, log_sigma=None, config=None):
         self._encode, self._decode, self.latent_dim, self.log_sigma = encode, decode, latent_dim, log_sigma
@@ -265,8 +265,8 @@ def test_classifier_is_kept_in_a_file(tmp_path):
         (lambda: cls.Classifier((6, 5, 1), 3, device="cuda"), "device='cuda'"),
         (lambda: cls.Classifier((6, 5, 1), 2).fit(*bars(20)), "from 0 to 1"),
         (lambda: cls.train_classifier(as_dataset(bars(20)[0])), "no labels"),
-        (lambda: judges.coverage(normal(3, 2), normal(3, 2)), "k=5"),
-        (lambda: judges.frechet_distance(normal(1, 2), normal(3, 2)), "two rows"),
+        (lambda: classifier_metrics.coverage(normal(3, 2), normal(3, 2)), "k=5"),
+        (lambda: classifier_metrics.frechet_distance(normal(1, 2), normal(3, 2)), "two rows"),
         (lambda: agg.mmd(normal(1, 2), normal(3, 2)), "two rows"),
     ],
 )
@@ -275,24 +275,24 @@ def test_impossible_requests(call, words):
         call()
 
 
-# ---------------------------------------------------------------------------------------------- judges
+# ---------------------------------------------------------------------------------------------- classifier metrics
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_smoothness_of_known_decoders(scale):
     """A straight decoder is even; one that stands still but for one step in 32 has all its speed there."""
     x = normal(40, 2)
-    straight = judges.smoothness(Toy(lambda x: scale * x, lambda z: z @ normal(2, 6), 2), x)
+    straight = classifier_metrics.smoothness(Toy(lambda x: scale * x, lambda z: z @ normal(2, 6), 2), x)
     assert straight.unevenness == pytest.approx(0, abs=1e-9)
     assert straight.jump == pytest.approx(1)
     two = np.array([[-1.0], [1.0]])
-    stairs = judges.smoothness(Toy(same, lambda z: scale * (z > 0.01).astype(float), 1), two, pairs=2)
+    stairs = classifier_metrics.smoothness(Toy(same, lambda z: scale * (z > 0.01).astype(float), 1), two, pairs=2)
     assert stairs.jump == pytest.approx(32)
     assert stairs.unevenness == pytest.approx(np.sqrt(31))
 
 
 def test_smoothness_of_a_constant_decoder_is_not_a_number():
-    assert np.isnan(judges.smoothness(Toy(same, lambda z: 0 * z, 2), normal(5, 2)).jump)
+    assert np.isnan(classifier_metrics.smoothness(Toy(same, lambda z: 0 * z, 2), normal(5, 2)).jump)
 
 
 def by_sign(x):
@@ -305,10 +305,10 @@ def test_kept_by_distance():
     """Codes at ±1, whose standard deviation is 1: a move of 1.5 crosses the border in one of two directions."""
     codes = np.repeat([[-1.0], [1.0]], 500, axis=0)
     model, judge = Toy(lambda x: 7 * x, lambda z: z / 7, 1), Judge(by_sign)
-    assert judges.kept(model, judge, codes, 0.5) == 1
-    assert judges.kept(model, judge, codes, 1.5) == pytest.approx(0.5, abs=0.07)
+    assert classifier_metrics.kept(model, judge, codes, 0.5) == 1
+    assert classifier_metrics.kept(model, judge, codes, 1.5) == pytest.approx(0.5, abs=0.07)
     with pytest.raises(ConfigError, match="distance=-1"):
-        judges.kept(model, judge, codes, -1)
+        classifier_metrics.kept(model, judge, codes, -1)
 
 
 def test_walks_that_meet_a_third_label():
@@ -321,25 +321,25 @@ def test_walks_that_meet_a_third_label():
         return p
 
     ends = np.array([[-0.9], [0.9]])
-    seen = judges.recognise(Toy(same, same, 1), Judge(thirds), ends, 0.9, steps=9)
+    seen = classifier_metrics.recognise(Toy(same, same, 1), Judge(thirds), ends, 0.9, steps=9)
     assert seen.steady == 0
     assert seen.share == pytest.approx(6 / 9)
     np.testing.assert_array_equal(seen.profile, [1, 1, 1, 0, 0, 0, 1, 1, 1])
-    steady = judges.recognise(Toy(same, same, 1), Judge(by_sign), ends, 0.9)
+    steady = classifier_metrics.recognise(Toy(same, same, 1), Judge(by_sign), ends, 0.9)
     assert (steady.steady, steady.share) == (1, 1)
 
 
 def test_confidence_is_what_true_images_reach():
     sure = np.linspace(0.5, 1, 101)
     judge = Judge(lambda x: np.stack([x[:, 0], 1 - x[:, 0]], axis=1))
-    assert judges.confidence_of(judge, sure[:, None]) == pytest.approx(0.525)
+    assert classifier_metrics.confidence_of(judge, sure[:, None]) == pytest.approx(0.525)
 
 
 def test_frechet_distance_of_known_moments():
     a = normal(500, 4)
-    assert judges.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert judges.frechet_distance(a, a + np.array([1, 2, 0, 0])) == pytest.approx(5)
-    assert judges.frechet_distance(3 * a, 5 * a) == pytest.approx(
+    assert classifier_metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert classifier_metrics.frechet_distance(a, a + np.array([1, 2, 0, 0])) == pytest.approx(5)
+    assert classifier_metrics.frechet_distance(3 * a, 5 * a) == pytest.approx(
         4 * a.var(axis=0, ddof=1).sum() + np.sum(4 * a.mean(0) ** 2)
     )
 
@@ -350,15 +350,15 @@ def test_frechet_distance_is_that_of_the_general_root():
     C_a, C_b = np.cov(a.T), np.cov(b.T)
     root = np.sqrt(np.linalg.eigvals(C_a @ C_b).real).sum()
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(C_a) + np.trace(C_b) - 2 * root
-    assert judges.frechet_distance(a, b) == pytest.approx(expected)
-    assert judges.frechet_distance(b, a) == pytest.approx(expected)
+    assert classifier_metrics.frechet_distance(a, b) == pytest.approx(expected)
+    assert classifier_metrics.frechet_distance(b, a) == pytest.approx(expected)
 
 
 def test_precision_and_coverage():
     true = normal(400, 2)
-    assert judges.coverage(true, true) == (1, 1)
-    assert judges.coverage(true, true + 100) == (0, 0)
-    one = judges.coverage(true, np.repeat(true[:1], 400, axis=0))  # always the same perfect image
+    assert classifier_metrics.coverage(true, true) == (1, 1)
+    assert classifier_metrics.coverage(true, true + 100) == (0, 0)
+    one = classifier_metrics.coverage(true, np.repeat(true[:1], 400, axis=0))  # always the same perfect image
     assert one.precision == 1
     assert one.coverage < 0.1
 
@@ -370,13 +370,13 @@ def test_classes_covered_by_sure_images_only():
         return np.stack([x[:, 0], 0.99 - x[:, 0], np.full(len(x), 0.01)], axis=1)
 
     images = np.concatenate([np.full(60, 0.95), [0.02], np.full(39, 0.7)])[:, None]
-    seen = judges.classes_covered(Judge(probabilities), images, 0.9)
+    seen = classifier_metrics.classes_covered(Judge(probabilities), images, 0.9)
     np.testing.assert_allclose(seen.shares, [0.6, 0.01, 0])
     assert seen.covered == 2
-    assert judges.classes_covered(Judge(probabilities), images, 0.9, least=0.02).covered == 1
-    assert judges.classes_covered(Judge(probabilities), images, 0.5).shares[0] == pytest.approx(0.99)
+    assert classifier_metrics.classes_covered(Judge(probabilities), images, 0.9, least=0.02).covered == 1
+    assert classifier_metrics.classes_covered(Judge(probabilities), images, 0.5).shares[0] == pytest.approx(0.99)
     with pytest.raises(DataError, match="no image"):
-        judges.classes_covered(Judge(probabilities), images[:0], 0.9)
+        classifier_metrics.classes_covered(Judge(probabilities), images[:0], 0.9)
 
 
 def test_report_of_all_judges_is_json(judge):
@@ -393,7 +393,7 @@ def test_report_of_all_judges_is_json(judge):
         def decode(self, codes):
             return self._decode(codes).reshape(-1, 6, 5, 1)
 
-    report = judges.judge_report(Pictures(encode, decode, 2), judge, images / 255, images / 255, samples=50)
+    report = classifier_metrics.judge_report(Pictures(encode, decode, 2), judge, images / 255, images / 255, samples=50)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["classifier_frechet"] != report["classifier_frechet_standard_normal"]
     assert 0 <= report["kept"] <= 1

@@ -1,5 +1,4 @@
-"""Grading in a process of its own, for chapters that need something set before Numba is imported.
-It knows how verdicts travel from there, and not how they are reached."""
+"""Grading in a child process, for chapters that need something set before Numba is imported."""
 
 from __future__ import annotations
 

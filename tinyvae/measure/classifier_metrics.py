@@ -1,5 +1,4 @@
-"""Further judges of a latent space: how evenly the decoder moves, and what a classifier says of walks and samples.
-It knows a model's public methods and a classifier; how that was trained is classifier's."""
+"""Metrics of a decoder and of its samples: how evenly it moves, and what a trained classifier sees in its images."""
 
 from __future__ import annotations
 
@@ -186,7 +185,7 @@ def judge_report(
     samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What these judges say of a model, ready for JSON. Samples are of the model's prior; of a deterministic model's
+    """These metrics of a model, ready for JSON. Samples are of the model's prior; of a deterministic model's
     fitted Gaussian, and again, with _standard_normal behind the name, of N(0, I).
 
     unevenness, jump      see `Smoothness`
