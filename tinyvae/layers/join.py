@@ -60,9 +60,7 @@ class Sequential(Layer):
 
     @classmethod
     def examples(cls) -> list[Example]:
-        convolutional = Sequential(
-            Conv2d(1, 2, 3, 2, 1, "elu"), Flatten(), Dense(12, 5, "tanh"), SiLU(), Dense(5, 3)
-        )
+        convolutional = Sequential(Conv2d(1, 2, 3, 2, 1, "elu"), Flatten(), Dense(12, 5, "tanh"), SiLU(), Dense(5, 3))
         latent = Sequential(Flatten(), Dense(6, 6), Latent(3), Dense(3, 8, "relu"), Reshape(2, 4, 1))
         normalised = Sequential(
             Conv2d(1, 3, 3, 1, 1), BatchNorm(), Activation("tanh"), Upsample(2), Flatten(),

@@ -311,9 +311,7 @@ class Categorical(Likelihood):
 
 
 KINDS: tuple[type[Likelihood], ...] = tuple(
-    kind
-    for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, Likelihood) and kind.names
+    kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, Likelihood) and kind.names
 )
 NAMED: dict[str, type[Likelihood]] = {name: kind for kind in KINDS for name in kind.names}
 """Every likelihood's name, and its class."""

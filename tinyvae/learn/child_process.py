@@ -22,7 +22,7 @@ class Result(NamedTuple):
     text: str
 
 
-Judge = Callable[[Chapter, Path], Iterable[Result]]
+Grader = Callable[[Chapter, Path], Iterable[Result]]
 PROGRAM = "from tinyvae.learn.workbook import serve; serve()"
 
 
@@ -48,7 +48,7 @@ def ask(chapter: Chapter, folder: Path) -> Iterator[Result]:
         raise TinyvaeError(f"the process that grades chapter {chapter.number} ended with status {child.returncode}")
 
 
-def answer(judge: Judge, chapter: Chapter, folder: Path) -> None:
+def answer(grader: Grader, chapter: Chapter, folder: Path) -> None:
     """That process: one line of JSON for each result, or a sentence where there can be none.
 
     What the learner's code prints goes to stderr, which both processes share.
@@ -56,7 +56,7 @@ def answer(judge: Judge, chapter: Chapter, folder: Path) -> None:
     with open(os.dup(1), "w", encoding="utf-8") as results:
         os.dup2(2, 1)
         try:
-            for result in judge(chapter, folder):
+            for result in grader(chapter, folder):
                 print(json.dumps(result), file=results, flush=True)
         except ConfigError as error:
             print(json.dumps(str(error)), file=results)

@@ -72,14 +72,14 @@ def check(chapter: Chapter, folder: Path) -> Iterator[tuple[bool, str]]:
     """Grades every exercise of the working file: (right, what to print) for each; keeps a record of those done."""
     record = _record(folder)
     done = set(record["done"].get(chapter.number, []))
-    for name, ok, text in judge(chapter, folder) if is_here(chapter) else ask(chapter, folder):
+    for name, ok, text in grade_file(chapter, folder) if is_here(chapter) else ask(chapter, folder):
         (done.add if ok else done.discard)(name)
         yield ok, f"{name}: {text}"
     record["done"][chapter.number] = sorted(done)
     _keep(folder, record)
 
 
-def judge(chapter: Chapter, folder: Path) -> Iterator[Result]:
+def grade_file(chapter: Chapter, folder: Path) -> Iterator[Result]:
     """Grades every exercise of the working file, in this process."""
     module = _load(chapter, folder)
     for exercise in chapter.exercises:
@@ -93,7 +93,7 @@ def judge(chapter: Chapter, folder: Path) -> Iterator[Result]:
 
 def serve() -> None:
     """Grades chapter argv[1] in folder argv[2] for the process that started this one."""
-    answer(judge, chapter_of(sys.argv[1]), Path(sys.argv[2]))
+    answer(grade_file, chapter_of(sys.argv[1]), Path(sys.argv[2]))
 
 
 def hint(chapter: Chapter, name: str, folder: Path) -> str:

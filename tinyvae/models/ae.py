@@ -29,9 +29,7 @@ class AutoEncoder(Model):
         parts = self.make_parts(encoder, decoder, make_likelihood(likelihood, sigma))
         super().__init__(parts, image_shape, latent_dim, (Player("ae", tuple(parts)),), **setup)
 
-    def make_parts(
-        self, encoder: Layer, decoder: Layer, likelihood: Likelihood
-    ) -> dict[str, Layer]:
+    def make_parts(self, encoder: Layer, decoder: Layer, likelihood: Likelihood) -> dict[str, Layer]:
         """The parts of the corridor, in its order."""
         return {"encoder": encoder, "decoder": decoder, "likelihood": likelihood}
 

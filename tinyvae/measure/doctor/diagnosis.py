@@ -1,5 +1,5 @@
 """What a doctor says: a verdict, why, what was measured and what to change.
-It knows how that reads; the illnesses are doctor's and gan_doctor's."""
+The diagnoses are made in latent.py and game.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What is wrong with a game of two players, in words: who wins too much, what the samples lack, and what to change.
-It knows figures and a run's configuration; how the signs are measured is gan_signs'."""
+The figures are measured in signs.py."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def examine_game(
     return diagnose_game(figures, model.config or ModelConfig(model="", latent_dim=model.latent_dim), train)
 
 
-def examine_codes(
-    latent: Diagnosis, model: Model, train: TrainConfig | None = None, rows: Rows = ()
-) -> Diagnosis:
+def examine_codes(latent: Diagnosis, model: Model, train: TrainConfig | None = None, rows: Rows = ()) -> Diagnosis:
     """The diagnosis of an adversarial autoencoder, whose discriminator tells codes from draws of N(0, I).
 
     latent: what was found of its codes, for whose sake alone the game is played.

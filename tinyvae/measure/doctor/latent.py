@@ -1,5 +1,5 @@
 """What is wrong with a latent space, in words: has the posterior collapsed, has the space holes, and what to change.
-It knows figures and a run's configuration; how the figures are measured is aggregate's and latent_space's."""
+The figures are measured in aggregate.py and latent_space.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Signs that a game of two players fails, in figures: from the log, and from samples beside images.
-It knows rows, images and a model's samples; what follows from them, and what to change, is gan_doctor's."""
+What follows from them, and what to change, is in game.py."""
 
 from __future__ import annotations
 
