@@ -265,7 +265,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
 KILLED = """
 import sys
 import numpy as np, tinyvae
-from tinyvae import training, checkpoint
+from tinyvae import training
+from tinyvae.training import checkpoint
 inner = checkpoint.save
 def save(model, path, step, extra):
     inner(model, path, step, extra)
