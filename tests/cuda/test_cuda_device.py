@@ -20,7 +20,7 @@ import tinyvae
 from tinyvae import device, kernels, zoo
 from tinyvae.app.run import configure, reconfigure
 from tinyvae.config import RunConfig, TrainConfig
-from tinyvae.device import machine, open_device
+from tinyvae.device import host, machine, open_device
 from tinyvae.device.driver import Driver, DriverError, find_driver
 from tinyvae.device.graph import Recorded, Recorder
 from tinyvae.device.machine import Card, Machine
@@ -125,7 +125,8 @@ def test_the_driver_is_looked_for_where_numba_looks(monkeypatch):
 
 
 def test_without_numba(monkeypatch):
-    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    for module in (device, host):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     for name in ("numba", "cuda"):
         device._cuda_device.cache_clear()
         with pytest.raises(DeviceError, match=f"device='{name}' needs the package numba: pip install numba"):

@@ -412,7 +412,7 @@ def test_the_bits_at_four_threads():
         "import numba, test_kernels_wide as t; t.same_at_all_threads((1, 2, 4), 20); print(numba.get_num_threads())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"NUMBA_NUM_THREADS": "4"}, cwd=Path(__file__).parents[1],
+        [sys.executable, "-c", script], env=os.environ | {"NUMBA_NUM_THREADS": "4"}, cwd=Path(__file__).parent,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout.strip() == "4", done.stderr

@@ -425,6 +425,7 @@ def test_initial_ranges(kind, init):
     if init == "zeros":
         assert not weight.any()
     else:
+        assert layer.tensors[0].bound == pytest.approx(bound[init], rel=1e-12)
         assert 0.98 * bound[init] < np.abs(weight).max() <= bound[init]
         assert abs(weight.mean()) < 4 * bound[init] / math.sqrt(3 * weight.size)
         assert weight.std() == pytest.approx(bound[init] / math.sqrt(3), rel=0.05)

@@ -21,6 +21,7 @@ from tinyvae.errors import ConfigError, DataError, TinyvaeError
 from tinyvae.measure import anomaly
 from tinyvae.measure import evaluate as ev
 from tinyvae.measure.anomaly import conformal, detector, protocols
+from tinyvae.models.methods import Abilities
 from tinyvae.pictures import plots
 from tinyvae.training import trainer
 
@@ -217,6 +218,7 @@ def test_relative_error_does_not_depend_on_light(vae):
         def __init__(self, scale):
             self.scale, self.parts = scale, {}
 
+        can = Abilities()
         as_images = staticmethod(vae.as_images)
 
         def encode(self, x):

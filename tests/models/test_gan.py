@@ -78,10 +78,20 @@ def test_both_losses_by_hand(device):
     losses = {player.name: model.loss_of(player, batch) for player in model.players}
     assert losses == pytest.approx({"discriminator": real + made, "generator": judged}, rel=1e-12)
     np.testing.assert_allclose(model.decode(z), fake.reshape(4, *SHAPE), rtol=1e-12)
+    np.testing.assert_allclose(model.judge(x), logits(x / 255, model)[:, 0], rtol=1e-12)
     figures = model.figures(model.device.get(model.sums["train"]))
     assert figures == pytest.approx(
         {"loss_d": real + made, "loss_g": judged, "d_real": np.exp(-real), "d_fake": np.exp(-judged)}, rel=1e-12
     )
+
+
+def test_figures_of_a_vae_gan_are_means_over_the_images():
+    """Of sums over 5 images, a row [loss, part, part, images] for each of the four losses."""
+    model = build(name="vae-gan")
+    sums = 5 * np.array([[0, 3, 2, 1], [0, 0.1, 0.2, 1], [0.7, 0.3, 0, 1], [0.4, 0, 0, 1]])
+    d_real, d_recon, d_fake = np.exp([-0.3, -0.2, -0.1])
+    expected = {"recon": 3, "kl": 2, "loss_d": 1.1, "d_real": d_real, "d_recon": d_recon, "d_fake": d_fake}
+    assert model.figures(sums.ravel()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_discriminator_that_cannot_tell():

@@ -858,7 +858,7 @@ CHILD = textwrap.dedent("""
 
 
 def spawn(path, where=""):
-    command = [sys.executable, "-c", CHILD, str(path), os.path.dirname(os.path.dirname(__file__)), where]
+    command = [sys.executable, "-c", CHILD, str(path), os.path.dirname(__file__), where]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

@@ -60,7 +60,7 @@ def planted(exhibit: Exhibit) -> Iterator[Exhibit]:
     with planted(exhibit): report = gradcheck(Dense(4, 3))
     """
     column = kernels.COLUMNS["numpy"]
-    healthy = [(cls, name, cls.__dict__[name]) for cls, name, _ in exhibit.methods]
+    healthy = [(cls, name, vars(cls).get(name)) for cls, name, _ in exhibit.methods]
     kernels.COLUMNS["numpy"] = {**column, **exhibit.ops}
     try:
         for cls, name, wrong in exhibit.methods:
@@ -69,4 +69,7 @@ def planted(exhibit: Exhibit) -> Iterator[Exhibit]:
     finally:
         kernels.COLUMNS["numpy"] = column
         for cls, name, right in healthy:
-            setattr(cls, name, right)
+            if right is None:  # inherited
+                delattr(cls, name)
+            else:
+                setattr(cls, name, right)
