@@ -21,13 +21,11 @@ CORE = ("__init__", "errors", "config", "device", "kernels", "layers", "models",
 ROOMS = (*CORE, "measure", "pictures", "check", "learn", "bench", "sklearn", "app", "__main__")
 MODULES = sorted(ROOT.rglob("*.py"))
 LINES = {  # limits; of the core, lines that hold code
-    "core without columns and engines": 6_500,  # the error terms of the ops are in it
-    "core": 10_900,
-    "package, physical lines": 29_600,
+    "core without columns and engines": 6_750,  # the error terms of the ops are in it
+    "core": 11_000,
+    "package, physical lines": 29_700,
 }
 ENTRIES = 16  # of tinyvae/, without __init__
-PENDING_IMPORTS = {("pictures", "app")}
-PENDING_CIRCLES = [{"tinyvae.layers.layer", "tinyvae.layers.params"}]
 
 
 def relative(path):
@@ -112,15 +110,11 @@ def test_the_files_were_found():
 
 
 def test_rooms_import_one_way():
-    edges = {
-        name: {target: line for target, line in targets.items() if (room(name), room(target)) not in PENDING_IMPORTS}
-        for name, targets in graph(MODULES).items()
-    }
-    assert not list(wrong_rooms(edges))
+    assert not list(wrong_rooms(graph(MODULES)))
 
 
 def test_files_import_in_no_circle():
-    assert [circle for circle in circles(graph(MODULES)) if circle not in PENDING_CIRCLES] == []
+    assert circles(graph(MODULES)) == []
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..app.run import Run, prior_of
 from ..config import require_int
+from ..datasets import Dataset
 from ..errors import ConfigError, DataError
 from ..kernels import BY_CODE, IDENTITY
 from ..layers.conv import Conv2d, ConvTranspose2d
@@ -24,6 +24,7 @@ from ..layers.layer import Layer
 from ..layers.likelihood import Bernoulli, Gaussian, GaussianOptimal, GaussianScalar
 from ..layers.normalise import EPSILON, BatchNorm
 from ..layers.reshape import Flatten, Reshape
+from ..measure.latent_space import fit_prior
 from ..models import Model
 
 PAGE = Path(__file__).parent / "explorer"
@@ -39,6 +40,14 @@ KINDS: dict[type[Layer], str] = {
 MEANS: dict[type[Layer], str] = {
     Bernoulli: "sigmoid", Gaussian: "identity", GaussianScalar: "identity", GaussianOptimal: "identity",
 }  # fmt: skip
+
+
+class Run(Protocol):
+    """What the page needs of an opened run: its configuration, its model and its data."""
+
+    config: Any
+    model: Model
+    data: Dataset
 
 
 def write_page(run: Run, path: Path, count: int | None = None) -> str:
@@ -112,7 +121,7 @@ def describe_run(run: Run, count: int | None = None) -> dict[str, Any]:
         raise DataError("the codes of the test images are not finite: the run has diverged; train it anew")
     part = "decoder" if "decoder" in model.parts else "generator"
     layers = list(describe_layers(model, part, model.parts[part]))
-    prior = prior_of(run)
+    prior = None if model.prior else fit_prior(model, data.train_images)
     return {
         "model": run.config.model.model,
         "data": Path(run.config.data).name,
