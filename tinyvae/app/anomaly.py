@@ -15,6 +15,7 @@ import numpy as np
 from .. import datasets
 from ..config import DEFAULT_DEVICE, require_choice, require_int
 from ..datasets import Dataset
+from ..datasets.dataset import shuffled
 from ..datasets.pictures import list_pictures, read_pictures
 from ..errors import ConfigError, DataError
 from ..measure import anomaly
@@ -127,7 +128,7 @@ def judge(job: Job, case: Case, name: str) -> str:
 
 def try_threshold(normal: np.ndarray, alpha: float, seed: int = 0) -> dict[str, Any]:
     """Half of the normal test images, shuffled, give the threshold; the other half counts its false alarms."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(normal))
+    order = shuffled(len(normal), seed)
     calibration, fresh = normal[order[: len(normal) // 2]], normal[order[len(normal) // 2 :]]
     low, high = anomaly.false_alarm_interval(len(calibration), len(fresh), alpha)
     return {

@@ -169,6 +169,16 @@ def _check_range(array: NDArray[Any], argument: str) -> None:
     raise DataError(f"{argument} has values from {low:g} to {high:g} where float images need [0, 1]; {fix}")
 
 
+def shuffled(n: int, seed: int) -> NDArray[Any]:
+    """The numbers 0 … n − 1 in an order that follows from `seed`, by Philox."""
+    return np.random.Generator(np.random.Philox(int(seed))).permutation(n)
+
+
+def subset(rows: NDArray[Any], most: int, seed: int) -> NDArray[Any]:
+    """The first `most` of the shuffled rows; all of them, in their own order, where there are no more."""
+    return rows if len(rows) <= most else rows[shuffled(len(rows), seed)[:most]]
+
+
 def _held_out(
     images: NDArray[Any],
     labels: NDArray[Any] | None,
@@ -186,7 +196,7 @@ def _held_out(
     if n < 2:
         raise DataError(f"images holds {n} image, and one must be held out for testing; pass at least 2")
     n_test = min(max(1, round(n * holdout)), n - 1)
-    order = np.random.Generator(np.random.Philox(int(seed))).permutation(n)
+    order = shuffled(n, seed)
     train, test = order[:-n_test], order[-n_test:]
     return Dataset(
         name=name,

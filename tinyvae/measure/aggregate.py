@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.dataset import subset
 from ..errors import DataError
 from ..layers.priors import LOG_2PI, FullGaussian, Prior, StandardNormal
 from ..models import Model
-from .latent_space import fit_prior, nearest
+from .latent_space import fit_prior, nearest, squared_distances
 
 BLOCK = 1000  # rows of the N × N densities held at a time
 IMAGES = 5000  # images that the quadratic figures look at, at most
@@ -105,8 +106,7 @@ def mmd(a: np.ndarray, b: np.ndarray) -> float:
 
     def kernel(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         C = 2.0 * u.shape[1]
-        squared = np.square(u).sum(1)[:, None] + np.square(v).sum(1) - 2 * u @ v.T
-        return C / (C + np.maximum(squared, 0))
+        return C / (C + np.maximum(squared_distances(u, v), 0))
 
     N, M = len(a), len(b)
     within = (kernel(a, a).sum() - N) / (N * (N - 1)) + (kernel(b, b).sum() - M) / (M * (M - 1))
@@ -163,10 +163,8 @@ def aggregate_figures(
 
     The labels are for a conditional model: q(z) is then the mean of q(z|x, label), of all classes together.
     """
-    few, fresh = _choose(train_images, IMAGES, seed), _choose(test_images, IMAGES, seed)
-    few_labels, labels = (
-        None if given is None else _choose(given, IMAGES, seed) for given in (train_labels, test_labels)
-    )
+    few, fresh = subset(train_images, IMAGES, seed), subset(test_images, IMAGES, seed)
+    few_labels, labels = (None if y is None else subset(y, IMAGES, seed) for y in (train_labels, test_labels))
     z_mean, z_log_sigma = model.encode(fresh, labels)
     report: dict[str, Any] = dict.fromkeys(
         ("kl_per_dimension", "mutual_information", "marginal_kl", "mutual_information_limit")
@@ -189,10 +187,3 @@ def aggregate_figures(
         report["mmd" + name] = mmd(fresh_codes, new) if len(fresh_codes) > 1 else None
         report["filled" + name], report["reached" + name] = overlap(codes, fresh_codes, known, new)
     return report
-
-
-def _choose(images: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` of the images, or of their labels, at most, by a seeded choice."""
-    if len(images) <= count:
-        return images
-    return images[np.random.Generator(np.random.Philox(seed)).permutation(len(images))[:count]]

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..layers.priors import Prior, StandardNormal
 from ..models import Model
 from .classifier import Classifier
-from .latent_space import fit_prior, segments
+from .latent_space import fit_prior, segments, squared_distances
 
 QUANTILE = 0.05  # the share of true images that a yardstick leaves out
 LEAST = 0.01  # the share of a set of images that shows a class, where the class counts as covered
@@ -162,16 +162,11 @@ def coverage(features: np.ndarray, samples: np.ndarray, k: int = 5) -> Covered:
     require_int("k", k, 1, ", the neighbour that a ball reaches to")
     if len(features) <= k:
         raise DataError(f"k={k} needs more images than {len(features)}; use a smaller k")
-    own = _distances(features, features)
+    a, b = np.asarray(features, np.float64), np.asarray(samples, np.float64)
+    own = squared_distances(a, a)
     radius = np.partition(own, k, axis=1)[:, k]  # place 0 is the image itself
-    inside = _distances(features, samples) <= radius[:, None]  # (N, M)
+    inside = squared_distances(a, b) <= radius[:, None]  # (N, M)
     return Covered(float(inside.any(axis=0).mean()), float(inside.any(axis=1).mean()))
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances (N, M)."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
 
 
 # ---------------------------------------------------------------------------------------------- all of them

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..config import require_int
 from ..datasets import Dataset
+from ..datasets.dataset import shuffled, subset
 from ..errors import DataError
 from ..layers.priors import FullGaussian, Prior, StandardNormal
 from ..models import Model
@@ -138,7 +139,7 @@ def segments(codes: np.ndarray, pairs: int, steps: int, seed: int = 0, labels: n
 
 def _ends(count: int, seed: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Where segments start and end, two seeded orders (N,): each code is followed by the next one of its label."""
-    start = np.random.Generator(np.random.Philox(seed)).permutation(count)
+    start = shuffled(count, seed)
     end, own = np.empty_like(start), np.zeros(count, int) if labels is None else labels[start]
     for label in np.unique(own):
         end[own == label] = np.roll(start[own == label], -1)
@@ -201,9 +202,7 @@ def measure(
     train_images: np.ndarray, test_images: np.ndarray, quantile: float = 0.95, limit: int = 1000, seed: int = 0
 ) -> Yardstick:
     """The quantile of the test images' distances and ratios, of a seeded choice where there are more than `limit`."""
-    if len(test_images) > limit:  # ten thousand would take ten times as long
-        test_images = test_images[np.random.Generator(np.random.Philox(seed)).permutation(len(test_images))[:limit]]
-    distance, ratio = novelty(test_images, train_images)
+    distance, ratio = novelty(subset(test_images, limit, seed), train_images)  # all would take ten times as long
     return Yardstick(float(np.quantile(distance, quantile)), float(np.quantile(ratio, quantile)))
 
 
@@ -218,6 +217,11 @@ def novelty(images: np.ndarray, train_images: np.ndarray) -> tuple[np.ndarray, n
         return distance, distance
     own, _ = nearest(train_images[place], train_images, skip=place)
     return distance, distance / np.maximum(own, 1e-6)  # an image may be there twice
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """‖a_n − b_m‖² (N, M) of the rows of a (N, D) and b (M, D), as ‖a‖² + ‖b‖² − 2 a·b, so 0 may come out as −1e-16."""
+    return np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
 
 
 def nearest(

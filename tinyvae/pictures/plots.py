@@ -65,15 +65,18 @@ def reconstructions(
     if not len(x):
         raise DataError("images holds no image to reconstruct; pass at least one")
     again = model.reconstruct(x, None if labels is None else labels[:n])
-    rows, captions, gaps = [], [], []
-    for start in range(0, len(x), columns):
-        rows += [x[start : start + columns], again[start : start + columns]]
-        captions += ["original", "reconstruction"]
-        gaps += [WIDE_GAP if start else 0, 2]
     error = np.sqrt(np.square(x - again, dtype=np.float64).mean())
     on = "this image" if len(x) == 1 else f"these {len(x)} images"
     note = f"{describe(model)} · RMSE {error:.3f} on {on}, pixels from 0 to 1"
-    return sheet([Block(mosaic(rows, gaps), labels=captions)], path, "Reconstructions", note)
+    pairs = _pairs(x, again, columns, ("original", "reconstruction"))
+    return sheet([pairs], path, "Reconstructions", note)
+
+
+def _pairs(above: np.ndarray, below: np.ndarray, columns: int, labels: tuple[str, ...] = ()) -> Block:
+    """Rows of `columns` images, each image above its partner; labels: of the two rows of a pair."""
+    starts = range(0, len(above), columns)
+    rows = [images[start : start + columns] for start in starts for images in (above, below)]
+    return Block(mosaic(rows, [0, 2, *[WIDE_GAP, 2] * (len(starts) - 1)]), labels=labels * len(starts))
 
 
 def samples(model: Model, path: PathLike, n: int = 64, seed: int | None = None, prior: Prior | None = None) -> Path:
@@ -132,13 +135,10 @@ def neighbours(model: Model, train_images: np.ndarray, path: PathLike, n: int = 
     require_int("n", n, 1, ", the number of images")
     drawn = model.sample(n, seed, model.prior or fit_prior(model, train_images))
     distance, place = nearest(drawn, train_images)
-    rows = [drawn, model.as_images(train_images[place])]
-    block = Block(
-        mosaic(rows, (0, 2)), labels=("sample", "nearest training image"), captions=[f"{d:.1f}" for d in distance]
-    )
-    return sheet(
-        [block], path, "Samples and their nearest training images", f"{describe(model)} · Euclidean distance above"
-    )
+    rows, captions = [drawn, model.as_images(train_images[place])], [f"{d:.1f}" for d in distance]
+    block = Block(mosaic(rows, (0, 2)), labels=("sample", "nearest training image"), captions=captions)
+    note = f"{describe(model)} · Euclidean distance above"
+    return sheet([block], path, "Samples and their nearest training images", note)
 
 
 def anomalies(
@@ -150,11 +150,8 @@ def anomalies(
     require_int("columns", columns, 1)
     largest = max(float(maps.max()), 1e-12)
     heat = colormaps["inferno"](maps / largest)[..., :3]  # (N, H, W, 3)
-    rows, gaps = [], []
-    for start in range(0, len(images), columns):
-        rows += [images[start : start + columns], heat[start : start + columns]]
-        gaps += [WIDE_GAP if start else 0, 2]
-    return sheet([Block(mosaic(rows, gaps))], path, title, f"{note} · brightest {largest:.2f}".removeprefix(" · "))
+    note = f"{note} · brightest {largest:.2f}".removeprefix(" · ")
+    return sheet([_pairs(images, heat, columns)], path, title, note)
 
 
 def manifold(

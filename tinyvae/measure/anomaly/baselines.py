@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...config import require_number
+from ...datasets.dataset import subset
 from ..latent_space import nearest
 
 BLOCK_ROWS = 4096  # images held as floats at a time
@@ -23,8 +24,8 @@ class PCA:
     def __init__(self, normal: np.ndarray, share: float = 0.9, seed: int = 0) -> None:
         require_number("share", share, 0, open_=True, why=", a share of the variance")
         pixels = int(np.prod(normal.shape[1:]))
-        if pixels > FIT_IMAGES and len(normal) > FIT_IMAGES:
-            normal = normal[np.random.Generator(np.random.Philox(seed)).permutation(len(normal))[:FIT_IMAGES]]
+        if pixels > FIT_IMAGES:
+            normal = subset(normal, FIT_IMAGES, seed)
         total = sum(x.sum(axis=0, dtype=np.float64) for x in _blocks(normal))
         self.mean = (total / len(normal)).astype(np.float32)
         variance, vectors = self._eigen(normal, pixels)

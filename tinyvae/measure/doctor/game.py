@@ -10,6 +10,7 @@ import numpy as np
 
 from ...config import DEFAULT_DEVICE, ModelConfig, TrainConfig
 from ...datasets import Dataset
+from ...datasets.dataset import shuffled
 from ...models import Model
 from ...models.adversarial import PLAYER_ADAM, has_spectral
 from ...training.signs import MOST_BEATEN, Rows, too_strong
@@ -90,7 +91,7 @@ def classes_drawn(model: Model, data: Dataset, seed: int = 0) -> dict[str, Any]:
     unknown = {"classes": None, "missing": None}
     if data.train_labels is None or data.test_labels is None or len(np.unique(data.train_labels)) < 2:
         return unknown
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(data.train_images))[:JUDGED_BY]
+    order = shuffled(len(data.train_images), seed)[:JUDGED_BY]
     images, labels = data.train_images[order], data.train_labels[order]
     device = model.device.name if model.device.name in CPU else DEFAULT_DEVICE
     judge = Classifier(data.image_shape, int(labels.max()) + 1, device=device, seed=seed).fit(images, labels, epochs=4)

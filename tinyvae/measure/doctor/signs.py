@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ...datasets.dataset import shuffled
 from ...errors import DataError
 from ...models import Model
 from ...training.signs import Rows, geometric, swing
 from ..classifier_metrics import coverage
+from ..latent_space import squared_distances
 
 # Set on seeds 0 to 2 of benchmarks/gan_doctor.py, between what was made ill and what was not, and tried on others.
 LEAST_TOLD = 0.05  # by which a discriminator that tells anything believes images more than drawn ones
@@ -84,14 +86,13 @@ def sample_figures(samples: np.ndarray, images: np.ndarray) -> dict[str, Any]:
 
 def drawn_figures(model: Model, images: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """`sample_figures` of as many samples of the model as there are images, a thousand at most."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(images))[:SAMPLES]
+    order = shuffled(len(images), seed)[:SAMPLES]
     return sample_figures(model.sample(len(order), seed), model.as_images(images[order]))
 
 
 def nearest_other(x: np.ndarray) -> float:
     """The median over the rows of x (N, D) of the distance to the nearest other row."""
-    square = np.square(x).sum(axis=1)
-    distance = square[:, None] + square - 2 * x @ x.T
+    distance = squared_distances(x, x)
     np.fill_diagonal(distance, np.inf)
     return float(np.sqrt(np.maximum(np.median(distance.min(axis=1)), 0)))
 
