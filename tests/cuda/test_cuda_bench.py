@@ -15,7 +15,7 @@ from peers.burst import burst, burst_of
 from peers.cuda_cases import BARS, CASES, COPY
 from tinyvae.app.cli import main as command
 from tinyvae.bench import cases as cpu_cases
-from tinyvae.bench import job, worker
+from tinyvae.bench import worker
 from tinyvae.bench.cases import Case
 from tinyvae.bench.job import Job, Variant
 from tinyvae.bench.pool import in_turn
@@ -228,7 +228,7 @@ def test_our_job_in_the_simulator(name):
     if name not in COLUMNS["cuda"]:
         pytest.skip(f"{name} has no CUDA version yet")
     case = Case("ops", name, "call", name, OPS[name].examples["tiny"])
-    made = job.build("cuda", case, "float32", 1)
+    made = worker.build("cuda", case, "float32", 1)
     made.once()
     case.check(made.result(), np.float32)
     made.run()
