@@ -58,6 +58,15 @@ def test_no_op_is_left_out():
     assert {name for name in OPS if name.endswith("_grad") or "_grad_" in name} <= looked_at
 
 
+def test_models_are_looked_at_for_the_ops_that_they_ask_for():
+    places = {check.name: set(check.places) for check in checks(("model",))}
+    assert all(found >= {"Model", "Dense", "dense", "dense_grad_w", "act_grad"} for found in places.values())
+    assert places["iwae (5, 3, 3) bernoulli, tiny size"] >= {"importance_objective", "ImportanceLatent", "latent_grad"}
+    assert not places["iwae (5, 3, 3) bernoulli, tiny size"] & {"objective", "conv2d", "gaussian_nll"}
+    assert {"scale_rows", "add", "activate"} <= places["vae-gan (28, 28, 1) bernoulli, default size"]
+    assert "aimed_objective" in places["vae (5, 3, 1) bernoulli, free bits"]
+
+
 def test_models_of_the_zoo_have_a_tiny_size():
     assert {check.name.split()[0] for check in checks(("model",)) if "tiny" in check.name} == set(zoo.ZOO)
 

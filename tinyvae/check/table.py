@@ -21,7 +21,7 @@ from ..layers.latent import Latent
 from ..layers.layer import Example, Layer, Site
 from ..layers.likelihood import Likelihood
 from ..layers.params import ParamTable
-from ..models import zoo
+from ..models import Model, zoo
 from ..training.step import make_plan
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
@@ -33,6 +33,7 @@ from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
 from .pairs_layers import LAYER_PAIRS
 from .report import Failure, Report
+from .subjects import ModelSubject
 
 DEFAULT_SIZE = Plan(elements=0, sampled=0, directions=3)  # of a model of 10⁵ parameters and more
 
@@ -135,30 +136,36 @@ def _layers() -> tuple[Check, ...]:
 def places_of(example: Example) -> tuple[str, ...]:
     """The ops that the layer's twin asks for, and the names of all its layers' classes."""
     ops, layer, device = kernels.load("numpy", unchecked=True), example.layer, open_device("numpy")
-    places: set[str] = set()
-
-    class Asked:
-        def __getattr__(self, name: str) -> Any:
-            places.add(name)
-            return getattr(ops, name)
-
     layer.declare(*example.in_shapes)
     table = ParamTable({"layer": layer}, np.float64, device, 0)
     latents = [leaf.latent_dim for leaf in pieces(layer) if isinstance(leaf, Latent)]
     clock = Clock(device, 1, latents[0] if latents else 0, 0)
-    layer.bind(Site(table, Asked(), clock, 1, path="layer"))
-    kinds = {kind for leaf in (layer, *pieces(layer)) for kind in type(leaf).__mro__}
-    return *sorted(places), *sorted(kind.__name__ for kind in kinds if issubclass(kind, Layer))
+    layer.bind(Site(table, ops, clock, 1, path="layer"))
+    return _places(ops, pieces(layer))
+
+
+def places_of_model(make: Callable[[str, int], Model]) -> tuple[str, ...]:
+    """The ops that losses and gradients ask for, and the names of the model's and its layers' classes."""
+    try:
+        model = make("numpy", 0)
+        for player in model.players:
+            subject = ModelSubject(model, player, 1, 0)
+            subject.outputs()
+            subject.gradients(np.ones(1))
+    except Exception:  # the check of this model fails, and says why
+        return ()
+    return _places(model.kernels, [model, *(leaf for part in model.parts.values() for leaf in pieces(part))])
+
+
+def _places(ops: kernels.Kernels, objects: Iterable[Layer | Model]) -> tuple[str, ...]:
+    """The ops that were asked for, which `Kernels` keeps as attributes, and the classes of the objects."""
+    kinds = {kind for one in objects for kind in type(one).__mro__ if issubclass(kind, (Layer, Model))}
+    return *sorted(vars(ops).keys() & OPS.keys()), *sorted(kind.__name__ for kind in kinds)
 
 
 def _short(name: str) -> str:
     name = name.replace("stride=", "").replace("padding=", "")
     return name if len(name) <= 58 else name[:57] + "…"
-
-
-DENSE_OPS = ("dense", "dense_grad_x", "dense_grad_w", "act_grad", "Dense")
-CONV_OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w", "act_grad", "Conv2d")
-LATENT_OPS = ("latent", "latent_grad", "philox_normal", "Latent")
 
 
 AIMS = {"free bits": TrainConfig(beta=0.7, free_bits=0.08), "a capacity": TrainConfig(beta=3.0, capacity=0.3)}
@@ -174,16 +181,15 @@ TINY = {
 
 
 def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
-    image, hidden = TINY.get(name, ((5, 3, 1), (3,))) if tiny else ((28, 28, 1), ())
-    size, scored = "tiny" if tiny else "default", dict[str, Any]()
-    if likelihood == "gaussian":
-        scored = {"likelihood": likelihood, "sigma": 0.8}
+    scored = {"likelihood": likelihood, "sigma": 0.8} if likelihood == "gaussian" else dict[str, Any]()
+    tiny_image, tiny_hidden = TINY.get(name, ((5, 3, 1), (3,)))
+
+    def make_tiny(device: str, seed: int) -> Model:
+        return zoo.build(name, tiny_image, 2, tiny_hidden, **scored, device=device, dtype="float64", seed=seed)
 
     def run(device: str, seed: int) -> Report:
-        model = zoo.build(
-            name, image, 2 if tiny else 20, hidden, **scored, device=device,
-            dtype="float64" if tiny else "float32", seed=seed,
-        )  # fmt: skip
+        default = {"device": device, "seed": seed, "dtype": "float32", **scored}
+        model = make_tiny(device, seed) if tiny else zoo.build(name, (28, 28, 1), 20, (), **default)
         count = model.table.count()
         report = gradcheck(model, batch=3 if tiny else 2, seed=seed, plan=Plan() if tiny else DEFAULT_SIZE)
         if tiny and count > 2000:
@@ -192,41 +198,44 @@ def _of_model(name: str, likelihood: str, tiny: bool) -> Check:
         report.title = f"{count:,} parameters"
         return report
 
-    places = ("Model", "objective", *DENSE_OPS, *CONV_OPS, *LATENT_OPS, "bernoulli_nll", "gaussian_nll")
-    return Check("model", f"{name} {image} {likelihood}, {size} size", places + MODEL_OPS.get(name, ()), run)
-
-
-MODEL_OPS = {  # beside those that every model has
-    "dae": ("dropout", "Corrupt"),
-    "dense-gan": ("StandardNormal",),
-    "gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "StandardNormal"),
-    "vae-gan": ("batch_norm", "batch_norm_grad", "BatchNorm", "activate", "StandardNormal", "add", "scale_rows"),
-    "aae": ("StandardNormal", "add"),
-    "conv-aae": ("StandardNormal", "add"),
-    "cvae": ("concat_label", "concat_label_grad", "WithLabel"),
-    "iwae": ("importance_weights", "importance_grad", "importance_objective", "ImportanceLatent"),
-}
+    size = f"{tiny_image} {likelihood}, tiny" if tiny else f"(28, 28, 1) {likelihood}, default"
+    return Check("model", f"{name} {size} size", places_of_model(make_tiny), run)  # places are those of every size
 
 
 def _doubly() -> Check:
     """The doubly reparameterised gradient, which is that of a surrogate."""
 
-    def run(device: str, seed: int) -> Report:
-        model = zoo.build("iwae", (5, 3, 1), 2, (9,), device=device, dtype="float64", seed=seed, samples=3, doubly=True)
-        return gradcheck(model, seed=seed)
+    def make(device: str, seed: int) -> Model:
+        return zoo.build("iwae", (5, 3, 1), 2, (9,), device=device, dtype="float64", seed=seed, samples=3, doubly=True)
 
-    return Check("model", "iwae (5, 3, 1) doubly reparameterised, surrogate", MODEL_OPS["iwae"], run)
+    def run(device: str, seed: int) -> Report:
+        return gradcheck(make(device, seed), seed=seed)
+
+    return Check("model", "iwae (5, 3, 1) doubly reparameterised, surrogate", places_of_model(make), run)
 
 
 def _of_aim(aim: str) -> Check:
-    def run(device: str, seed: int) -> Report:
+    def make(device: str, seed: int) -> Model:
         model = zoo.build("vae", (5, 3, 1), 3, (4,), device=device, dtype="float64", seed=seed)
         model.aim(make_plan(AIMS[aim], [(Adam(), 1)], 1))
         model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
-        return gradcheck(model, batch=3, seed=seed)
+        return model
 
-    places = ("Model", "aimed_objective", *DENSE_OPS, *LATENT_OPS, "bernoulli_nll")
-    return Check("model", f"vae (5, 3, 1) bernoulli, {aim}", places, run)
+    def run(device: str, seed: int) -> Report:
+        return gradcheck(make(device, seed), batch=3, seed=seed)
+
+    return Check("model", f"vae (5, 3, 1) bernoulli, {aim}", places_of_model(make), run)
+
+
+@cache
+def _models() -> tuple[Check, ...]:
+    return (
+        *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
+        *(_of_model(name, "gaussian", True) for name in zoo.SCORING),
+        *(_of_aim(aim) for aim in AIMS),
+        _doubly(),
+        *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),
+    )
 
 
 def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[Check]:
@@ -237,11 +246,7 @@ def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[
         *ops,
         *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS, UNIT_NORM)),
         *_layers(),
-        *(_of_model(name, "bernoulli", True) for name in zoo.ZOO),
-        *(_of_model(name, "gaussian", True) for name in zoo.SCORING),
-        *(_of_aim(aim) for aim in AIMS),
-        _doubly(),
-        *(_of_model(name, "bernoulli", False) for name in zoo.ZOO),
+        *_models(),
     ]
     return [check for check in every if check.group in groups]
 
