@@ -352,16 +352,8 @@ def test_anomalies_need_reconstructions(runs, capsys, tmp_path):
         assert "reconstruction, and GAN makes none; use another model" in capsys.readouterr().err.splitlines()[-1]
         assert not (tmp_path / "out").exists()
     joined = [
-        "--model",
-        "vae-gan",
-        "--data",
+        *["--model", "vae-gan", "--only", "1", "--epochs", "1", "--latent-dim", "2", "--data"],
         str(runs / "set.npz"),
-        "--only",
-        "1",
-        "--epochs",
-        "1",
-        "--latent-dim",
-        "2",
     ]
     assert main(["anomaly", *joined, *out, "--likelihood", "mse"]) == 2
     assert "likelihood='mse': vae-gan scores no pixels" in capsys.readouterr().err

@@ -15,17 +15,14 @@ from ..config import Adam, TrainConfig
 from ..device import open_device
 from ..kernels import OPS, lacking
 from ..kernels.check import Runner
-from ..kernels.clock import Clock
 from ..layers import examples
-from ..layers.latent import Latent
-from ..layers.layer import Example, Layer, Site
+from ..layers.layer import Example, Layer
 from ..layers.likelihood import Likelihood
-from ..layers.params import ParamTable
 from ..models import Model, zoo
 from ..training.step import make_plan
 from .check import gradcheck, gradcheck_fn
 from .differences import Plan
-from .harness import pieces
+from .harness import LayerHarness, pieces
 from .meaning import MEANINGS, Meaning, MeaningError
 from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
@@ -135,13 +132,8 @@ def _layers() -> tuple[Check, ...]:
 
 def places_of(example: Example) -> tuple[str, ...]:
     """The ops that the layer's twin asks for, and the names of all its layers' classes."""
-    ops, layer, device = kernels.load("numpy", unchecked=True), example.layer, open_device("numpy")
-    layer.declare(*example.in_shapes)
-    table = ParamTable({"layer": layer}, np.float64, device, 0)
-    latents = [leaf.latent_dim for leaf in pieces(layer) if isinstance(leaf, Latent)]
-    clock = Clock(device, 1, latents[0] if latents else 0, 0)
-    layer.bind(Site(table, ops, clock, 1, path="layer"))
-    return _places(ops, pieces(layer))
+    harness = LayerHarness(example.layer, example.in_shapes, 1)
+    return _places(harness.site.kernels, [example.layer, *pieces(example.layer)])
 
 
 def places_of_model(make: Callable[[str, int], Model]) -> tuple[str, ...]:

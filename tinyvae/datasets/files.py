@@ -39,16 +39,7 @@ def load_path(
             return read_folder(path, name)
         if path.suffix.lower() in SUFFIXES:
             raise DataError(f"{path}: is one picture; pass the folder that holds all of them")
-        arrays = _read_file(path)
-        return as_dataset(
-            arrays.images,
-            arrays.labels,
-            test_images=arrays.test_images,
-            test_labels=arrays.test_labels,
-            holdout=holdout,
-            seed=seed,
-            name=name,
-        )
+        return as_dataset(**_read_file(path)._asdict(), holdout=holdout, seed=seed, name=name)
     except DataError as error:
         if str(path) in str(error):
             raise

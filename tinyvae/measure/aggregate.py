@@ -10,9 +10,9 @@ import numpy as np
 
 from ..datasets.dataset import subset
 from ..errors import DataError
-from ..layers.priors import LOG_2PI, FullGaussian, Prior, StandardNormal
+from ..layers.priors import LOG_2PI, FullGaussian, StandardNormal
 from ..models import Model
-from .latent_space import fit_prior, nearest, squared_distances
+from .latent_space import nearest, priors_of, squared_distances
 
 BLOCK = 1000  # rows of the N × N densities held at a time
 IMAGES = 5000  # images that the quadratic figures look at, at most
@@ -177,11 +177,7 @@ def aggregate_figures(
     report["marginal_kl_gaussian"] = moments(z_mean, z_log_sigma).kl_to_standard_normal()
     codes = draw_codes(model, few, seed, few_labels)
     fresh_codes = draw_codes(model, fresh[:FRESH], seed + 1, None if labels is None else labels[:FRESH])
-    normal = StandardNormal(model.latent_dim)
-    priors: dict[str, Prior] = {"": model.prior or normal, "_standard_normal": normal}
-    if model.prior is None:
-        priors[""] = fit_prior(model, few)
-    for name, prior in priors.items():
+    for name, prior in priors_of(model, few).items():
         draws = model.draw_prior(len(codes) + FRESH, seed, prior).astype(np.float64)
         known, new = draws[: len(codes)], draws[len(codes) :]
         report["mmd" + name] = mmd(fresh_codes, new) if len(fresh_codes) > 1 else None

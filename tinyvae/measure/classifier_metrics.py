@@ -9,10 +9,9 @@ import numpy as np
 
 from ..config import require_int, require_number
 from ..errors import DataError
-from ..layers.priors import Prior, StandardNormal
 from ..models import Model
 from .classifier import Classifier
-from .latent_space import fit_prior, segments, squared_distances
+from .latent_space import priors_of, segments, squared_distances
 
 QUANTILE = 0.05  # the share of true images that a yardstick leaves out
 LEAST = 0.01  # the share of a set of images that shows a class, where the class counts as covered
@@ -200,11 +199,7 @@ def judge_report(
     report |= {"kept": kept(model, judge, test_images, seed=seed), "confidence": confidence}
     report |= {"walks_recognised": walks.share, "walks_steady": walks.steady}
     true = judge.encode(test_images)[0]
-    normal = StandardNormal(model.latent_dim)
-    priors: dict[str, Prior] = {"": model.prior or normal, "_standard_normal": normal}
-    if model.prior is None:
-        priors[""] = fit_prior(model, train_images)
-    for name, prior in priors.items():
+    for name, prior in priors_of(model, train_images).items():
         drawn = model.sample(samples, seed, prior)
         features = judge.encode(drawn)[0]
         report["recognised" + name] = float((judge.probabilities(drawn).max(axis=1) >= confidence).mean())

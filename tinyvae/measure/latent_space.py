@@ -87,6 +87,14 @@ def fit_prior(model: Model, images: np.ndarray) -> FullGaussian:
     return FullGaussian.fit(model.encode(images)[0])
 
 
+def priors_of(model: Model, images: np.ndarray) -> dict[str, Prior]:
+    """The priors that figures are given for, by what is added to a figure's name.
+
+    "": the model's, or the one fitted to the codes of `images` where it has none. "_standard_normal": N(0, I).
+    """
+    return {"": model.prior or fit_prior(model, images), "_standard_normal": StandardNormal(model.latent_dim)}
+
+
 def continuity(
     model: Model, images: np.ndarray, pairs: int = 500, steps: int = 11, seed: int = 0,
     labels: np.ndarray | None = None,

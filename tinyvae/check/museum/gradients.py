@@ -229,20 +229,16 @@ def turned(w: Array) -> Array:
     return np.ascontiguousarray(w[::-1, ::-1])
 
 
-def kernel_flipped_throughout(
-    x: Array, w: Array, b: Array, stride: Any, padding: Any, act: int, work: Array, y: Array
-) -> None:
+def kernel_flipped_throughout(x: Array, w: Array, *rest: Any) -> None:
     """A true convolution in all three passes. It learns as well; weights from elsewhere give
     nonsense."""
-    right.conv2d(x, turned(w), b, stride, padding, act, work, y)
+    right.conv2d(x, turned(w), *rest)
 
 
-def kernel_flipped_backward(
-    grad_y: Array, w: Array, b: Array, stride: Any, padding: Any, act: int, work: Array, grad_x: Array
-) -> None:
+def kernel_flipped_backward(grad_y: Array, w: Array, *rest: Any) -> None:
     """The gradient's convolution takes the kernel as it stands: with symmetric test kernels nobody
     notices."""
-    right.conv2d_grad_x(grad_y, turned(w), b, stride, padding, act, work, grad_x)
+    right.conv2d_grad_x(grad_y, turned(w), *rest)
 
 
 def flipped_grad_w(
@@ -291,11 +287,9 @@ def first_image_only(
         write(grad_b, grad_y[0].sum(axis=(0, 1)), add)
 
 
-def transposed_without_bias(
-    grad_y: Array, w: Array, b: Array, stride: Any, padding: Any, act: int, work: Array, grad_x: Array
-) -> None:
+def transposed_without_bias(grad_y: Array, w: Array, b: Array, *rest: Any) -> None:
     """The transposed convolution has a bias with a gradient, and does not add it."""
-    right.conv2d_grad_x(grad_y, w, NONE, stride, padding, act, work, grad_x)
+    right.conv2d_grad_x(grad_y, w, NONE, *rest)
 
 
 CONVOLUTION = (

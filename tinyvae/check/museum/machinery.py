@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,11 @@ right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 # ---------------------------------------------------------------------------------------------- optimisers
 
 
-def no_bias_correction(
-    grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
-) -> None:
+def no_bias_correction(grads: Array, rates: Array, *rest: Any) -> None:
     """Adam without 1 / (1 − βᵗ): the first steps are three times too long, later all is well."""
     plain = rates.copy()
     plain[[clock.CORRECTION1, clock.CORRECTION2]] = 1
-    right.adam(grads, plain, beta1, beta2, eps, values, m, v)
+    right.adam(grads, plain, *rest)
 
 
 def eps_under_the_root(
@@ -47,13 +46,11 @@ def frozen_rate() -> Callable[..., None]:
     """An Adam that reads the learning rate at its first call only."""
     first: list[float] = []
 
-    def adam(
-        grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array
-    ) -> None:
+    def adam(grads: Array, rates: Array, *rest: Any) -> None:
         first.append(float(rates[clock.LR]))
         frozen = rates.copy()
         frozen[clock.LR] = first[0]
-        right.adam(grads, frozen, beta1, beta2, eps, values, m, v)
+        right.adam(grads, frozen, *rest)
 
     return adam
 

@@ -60,6 +60,10 @@ def _with_grad(rng: np.random.Generator, case: int) -> tuple:
     return rng.standard_normal(conv(x, w, stride, padding).shape), x, w, stride, padding
 
 
+def _conv(x, w, stride, padding):
+    return conv(x, w, int(stride), int(padding))
+
+
 def _flipped(w):
     return w[::-1, ::-1]
 
@@ -145,7 +149,7 @@ CHAPTER = Chapter(
                 "With padded[i·stride + u, j·stride + v]. So each window is added, weighted.",
                 "grad_w = Σ over i, j of grad_y[i, j] times the window at (i, j).",
             ),
-            forward=lambda x, w, s, p: conv(x, w, int(s), int(p)),
+            forward=_conv,
             wrt=("w",),
         ),
         Exercise(
@@ -168,7 +172,7 @@ CHAPTER = Chapter(
                 "Each grad_y[i, j] adds a copy of w, times itself, where its window stood.",
                 "Use +=, since windows overlap; at the end cut off the frame, padding pixels at each side.",
             ),
-            forward=lambda x, w, s, p: conv(x, w, int(s), int(p)),
+            forward=_conv,
             wrt=("x",),
         ),
     ),
