@@ -241,13 +241,13 @@ def nearest(
     ‖a − b‖² = ‖a‖² + ‖b‖² − 2 a·b finds the neighbour by blocked products in float32; the distance is then taken
     directly, as the difference of large squares would spoil small ones.
     """
-    a = _as_rows(images)
+    a = as_rows(images)
     if a.shape[1] != int(np.prod(train_images.shape[1:])):
         raise DataError(f"images of {a.shape[1]} values cannot be compared with training images {train_images.shape}")
     rows = np.arange(len(a))
     best, place = np.full(len(a), np.inf, np.float32), np.zeros(len(a), np.int64)
     for start in range(0, len(train_images), BLOCK_ROWS):
-        b = _as_rows(train_images[start : start + BLOCK_ROWS])
+        b = as_rows(train_images[start : start + BLOCK_ROWS])
         squared = a @ b.T  # (N, block)
         squared *= -2
         squared += np.einsum("ij,ij->i", b, b)  # ‖a‖² is the same for all b: not needed to find the least
@@ -261,12 +261,12 @@ def nearest(
     distance = np.empty(len(a))
     for start in range(0, len(a), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        difference = a[part].astype(np.float64) - _as_rows(train_images[place[part]])
+        difference = a[part].astype(np.float64) - as_rows(train_images[place[part]])
         distance[part] = np.sqrt(np.square(difference).sum(axis=1))
     return distance, place
 
 
-def _as_rows(images: np.ndarray) -> np.ndarray:
+def as_rows(images: np.ndarray) -> np.ndarray:
     """(N, pixels) float32 in [0, 1]."""
     scale = np.float32(255 if images.dtype == np.uint8 else 1)
     return images.reshape(len(images), -1).astype(np.float32) / scale

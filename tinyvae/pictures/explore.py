@@ -24,6 +24,7 @@ from ..layers.layer import Layer
 from ..layers.likelihood import Bernoulli, Gaussian, GaussianOptimal, GaussianScalar
 from ..layers.normalise import EPSILON, BatchNorm
 from ..layers.reshape import Flatten, Reshape
+from ..measure.aggregate import dimension_kl
 from ..measure.latent_space import fit_prior
 from ..models import Model
 
@@ -192,11 +193,7 @@ def packed(array: np.ndarray, dtype: str) -> dict[str, Any]:
 
 def activity(z_mean: np.ndarray, z_log_sigma: np.ndarray | None) -> np.ndarray:
     """How much each dimension is used (latent,): its mean KL divergence in nats, or without a sigma the variance."""
-    mean = z_mean.astype(np.float64)
-    if z_log_sigma is None:
-        return mean.var(axis=0)
-    log_sigma = z_log_sigma.astype(np.float64)
-    return (-0.5 * (1 + 2 * log_sigma - mean**2 - np.exp(2 * log_sigma))).mean(axis=0)
+    return z_mean.astype(np.float64).var(axis=0) if z_log_sigma is None else dimension_kl(z_mean, z_log_sigma)
 
 
 def factor(covariance: np.ndarray) -> np.ndarray:

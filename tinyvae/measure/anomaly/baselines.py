@@ -9,9 +9,8 @@ import numpy as np
 
 from ...config import require_number
 from ...datasets.dataset import subset
-from ..latent_space import nearest
+from ..latent_space import BLOCK_ROWS, as_rows, nearest
 
-BLOCK_ROWS = 4096  # images held as floats at a time
 FIT_IMAGES = 2000  # where images have more values than this, components come from so many of them, seeded
 
 
@@ -72,9 +71,8 @@ class NearestNeighbour:
 
 def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
     """The images as rows of float32 in [0, 1], some at a time."""
-    scale = np.float32(255 if images.dtype == np.uint8 else 1)
     for start in range(0, len(images), BLOCK_ROWS):
-        yield images[start : start + BLOCK_ROWS].reshape(-1, int(np.prod(images.shape[1:]))).astype(np.float32) / scale
+        yield as_rows(images[start : start + BLOCK_ROWS])
 
 
 __all__ = ["PCA", "NearestNeighbour"]
