@@ -27,21 +27,9 @@ from .pictures import check_image_size
 from .sprites import make_sprites
 
 __all__ = [
-    "DATA_SETS",
-    "NAMES",
-    "DataSet",
-    "Dataset",
-    "Factor",
-    "Found",
-    "as_dataset",
-    "available",
-    "data_directory",
-    "download",
-    "load",
-    "make_sprites",
-    "read_idx",
-    "write_idx",
-]
+    "DATA_SETS", "NAMES", "DataSet", "Dataset", "Factor", "Found", "as_dataset", "available", "data_directory",
+    "download", "load", "make_sprites", "read_idx", "write_idx",
+]  # fmt: skip
 
 
 class Found(NamedTuple):

@@ -20,17 +20,6 @@ def exhibit(name: str) -> Exhibit:
 
 
 __all__ = [
-    "EXHIBITS",
-    "GRADIENTS",
-    "MACHINERY",
-    "OBJECTIVES",
-    "SPECTRAL",
-    "Exhibit",
-    "WrongFunction",
-    "checks_for",
-    "detect",
-    "exhibit",
-    "find",
-    "planted",
-    "wrong_functions",
-]
+    "EXHIBITS", "GRADIENTS", "MACHINERY", "OBJECTIVES", "SPECTRAL", "Exhibit", "WrongFunction", "checks_for",
+    "detect", "exhibit", "find", "planted", "wrong_functions",
+]  # fmt: skip

@@ -91,16 +91,8 @@ def first_input_kept(self: DenseTwin, *xs: Any) -> Any:
 
 
 DENSE = (
-    *op_exhibits(
-        "dense_grad_w",
-        weight_transposed,
-        averaged_twice,
-        bias_mean,
-        bias_left_out,
-        add_overwrites,
-        write_adds,
-        whole_tiles_only,
-    ),
+    *op_exhibits("dense_grad_w", weight_transposed, averaged_twice, bias_mean, bias_left_out),
+    *op_exhibits("dense_grad_w", add_overwrites, write_adds, whole_tiles_only),
     *op_exhibits("dense_grad_x", last_column_unwritten, grad_x_not_transposed),
     op_exhibit(dense=one_too_far),
     Exhibit(
@@ -192,15 +184,8 @@ def channels_first_back(self: ReshapeTwin, grad_y: Any) -> Any:
 
 
 ACTIVATION = (
-    *op_exhibits(
-        "act_grad",
-        upstream_ignored,
-        relu_mask_not_strict,
-        relu_mask_of_the_gradient,
-        sigmoid_derivative_of_y,
-        elu_without_one,
-        two_slopes,
-    ),
+    *op_exhibits("act_grad", upstream_ignored, relu_mask_not_strict, relu_mask_of_the_gradient),
+    *op_exhibits("act_grad", sigmoid_derivative_of_y, elu_without_one, two_slopes),
     op_exhibit(silu_grad=product_rule_forgotten),
     op_exhibit(silu=in_place),
     Exhibit(

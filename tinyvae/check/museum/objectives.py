@@ -135,16 +135,8 @@ LATENT = (
     op_exhibit(hidden=True, latent=kl_of_log_variance, latent_grad=kl_of_log_variance_back),
     op_exhibit(hidden=True, latent=kl_negative, latent_grad=kl_negative_back),
     op_exhibit(hidden=True, latent=kl_mean_over_latents, latent_grad=kl_mean_back),
-    *op_exhibits(
-        "latent_grad",
-        kl_not_averaged,
-        kl_pulls_away,
-        kl_single_exponent,
-        sigma_left_out,
-        path_cut,
-        backward_draws_again,
-        first_sample_only,
-    ),
+    *op_exhibits("latent_grad", kl_not_averaged, kl_pulls_away, kl_single_exponent, sigma_left_out),
+    *op_exhibits("latent_grad", path_cut, backward_draws_again, first_sample_only),
     op_exhibit(philox_normal=noise_redrawn),
 )
 
