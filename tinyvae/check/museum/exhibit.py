@@ -40,17 +40,23 @@ class Exhibit:
 
 def op_exhibit(hidden: bool = False, **ops: Callable[..., None]) -> Exhibit:
     """The exhibit of wrong ops: it is named after the first one, whose docstring is the story."""
-    return _named(ops, hidden)
+    return Exhibit(*_name_and_story(ops), ops, hidden=hidden)
 
 
 def op_exhibits(op: str, *wrong: Callable[..., None]) -> list[Exhibit]:
     """An exhibit of each of these wrong versions of one op."""
-    return [_named({op: one}, False) for one in wrong]
+    return [op_exhibit(**{op: one}) for one in wrong]
 
 
-def _named(ops: Mapping[str, Callable[..., None]], hidden: bool) -> Exhibit:
-    first = next(iter(ops.values()))
-    return Exhibit(first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split()), ops, hidden=hidden)
+def method_exhibit(place: str, kind: type, hidden: bool = False, **methods: Callable[..., Any]) -> Exhibit:
+    """The exhibit of wrong methods of the class `kind`, named as above. place: what checks call that class."""
+    wrong = tuple((kind, name, method) for name, method in methods.items())
+    return Exhibit(*_name_and_story(methods), methods=wrong, place=place, hidden=hidden)
+
+
+def _name_and_story(wrong: Mapping[str, Callable[..., Any]]) -> tuple[str, str]:
+    first = next(iter(wrong.values()))
+    return first.__name__.replace("_", "-"), " ".join((first.__doc__ or "").split())
 
 
 @contextmanager

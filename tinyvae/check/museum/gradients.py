@@ -9,7 +9,7 @@ import numpy as np
 from ...kernels import ELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, load
 from ...layers.dense import DenseTwin
 from ...layers.reshape import ReshapeTwin
-from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
+from .exhibit import Array, method_exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -84,6 +84,8 @@ def one_too_far(x: Array, w: Array, b: Array, act: int, y: Array) -> None:
 
 
 def first_input_kept(self: DenseTwin, *xs: Any) -> Any:
+    """The layer keeps its first input and goes on using it in backward: right once, wrong ever
+    after."""
     (x,) = xs
     self.x = self.__dict__.get("x", x.copy())
     self.dense(x, self.weight, self.bias, self.act, self.y)
@@ -95,12 +97,7 @@ DENSE = (
     *op_exhibits("dense_grad_w", add_overwrites, write_adds, whole_tiles_only),
     *op_exhibits("dense_grad_x", last_column_unwritten, grad_x_not_transposed),
     op_exhibit(dense=one_too_far),
-    Exhibit(
-        "first-input-kept",
-        "The layer keeps its first input and goes on using it in backward: right once, wrong ever after.",
-        methods=((DenseTwin, "forward", first_input_kept),),
-        place="Dense",
-    ),
+    method_exhibit("Dense", DenseTwin, forward=first_input_kept),
 )
 
 # ---------------------------------------------------------------------------------------------- activations
@@ -165,11 +162,15 @@ def in_place(x: Array, y: Array) -> None:
     y[...] = x
 
 
-def column_order(self: ReshapeTwin, grad_y: Any) -> Any:
+def reshape_in_column_order(self: ReshapeTwin, grad_y: Any) -> Any:
+    """Forward in row order, backward in column order: all numbers are there, in the wrong
+    places."""
     return np.ascontiguousarray(grad_y.reshape(self.x_shape, order="F")) if self.need_grad_x else None
 
 
-def channels_first(self: ReshapeTwin, *xs: Any) -> Any:
+def flatten_channels_first(self: ReshapeTwin, *xs: Any) -> Any:
+    """Flatten in (C, H, W) order, as code brought over from another library has it. Consistent both
+    ways, so only loaded weights and neighbouring layers disagree."""
     (x,) = xs
     if x.ndim == 4 and len(self.y_shape) == 2:
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
@@ -188,20 +189,8 @@ ACTIVATION = (
     *op_exhibits("act_grad", sigmoid_derivative_of_y, elu_without_one, two_slopes),
     op_exhibit(silu_grad=product_rule_forgotten),
     op_exhibit(silu=in_place),
-    Exhibit(
-        "reshape-in-column-order",
-        "Forward in row order, backward in column order: all numbers are there, in the wrong places.",
-        methods=((ReshapeTwin, "backward", column_order),),
-        place="Reshape",
-    ),
-    Exhibit(
-        "flatten-channels-first",
-        "Flatten in (C, H, W) order, as code brought over from another library has it. Consistent both ways, so only "
-        "loaded weights and neighbouring layers disagree.",
-        methods=((ReshapeTwin, "forward", channels_first), (ReshapeTwin, "backward", channels_first_back)),
-        place="Flatten",
-        hidden=True,
-    ),
+    method_exhibit("Reshape", ReshapeTwin, backward=reshape_in_column_order),
+    method_exhibit("Flatten", ReshapeTwin, hidden=True, forward=flatten_channels_first, backward=channels_first_back),
 )
 
 # ---------------------------------------------------------------------------------------------- convolution

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...kernels import clock, load
 from ...models import VAE
-from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
+from .exhibit import Array, Exhibit, method_exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -155,7 +155,8 @@ def static_redrawn(
 right_encode = VAE.encode
 
 
-def shared_buffer(self: VAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def buffer_handed_out(self: VAE, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """encode returns the layer's own buffer: the user's first result changes at the second call."""
     z_mean, z_log_sigma = right_encode(self, x)
     assert z_log_sigma is not None
     both = self.__dict__.setdefault(f"_codes{len(z_mean)}", np.empty((2, *z_mean.shape), z_mean.dtype))
@@ -170,12 +171,7 @@ SUPPLY = (
     op_exhibit(philox_bernoulli=draw_turned_round),
     op_exhibit(gather=order_ignored),
     *op_exhibits("gather_binary", thresholded, static_redrawn),
-    Exhibit(
-        "buffer-handed-out",
-        "encode returns the layer's own buffer: the user's first result changes at the second call.",
-        methods=((VAE, "encode", shared_buffer),),
-        place="Model",
-    ),
+    method_exhibit("Model", VAE, encode=buffer_handed_out),
 )
 
 MACHINERY = (*OPTIMISER, *SUPPLY)

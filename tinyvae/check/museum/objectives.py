@@ -7,7 +7,7 @@ import numpy as np
 from ...kernels import load
 from ...kernels.ops.likelihood import LOG_2PI
 from ...models import Batch, Model
-from .exhibit import Array, Exhibit, op_exhibit, op_exhibits
+from .exhibit import Array, method_exhibit, op_exhibit, op_exhibits
 
 right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 
@@ -250,7 +250,9 @@ def beta_in_the_kl(nll: Array, kl: Array, kl_weight: Array, sums: Array, metrics
 right_loss = Model.loss
 
 
-def evaluation_without_beta(self: Model, batch: Batch) -> None:
+def two_objectives(self: Model, batch: Batch) -> None:
+    """Training and evaluation compute the loss in two functions, and only one of them knows
+    beta."""
     right_loss(self, batch)
     if batch.clock is not self.clock:
         batch.metrics[0] = batch.metrics[1] + batch.metrics[2]
@@ -258,12 +260,7 @@ def evaluation_without_beta(self: Model, batch: Batch) -> None:
 
 OBJECTIVE = (
     *op_exhibits("objective", mean_of_batch_means, summed_over_batch, beta_in_the_kl),
-    Exhibit(
-        "two-objectives",
-        "Training and evaluation compute the loss in two functions, and only one of them knows beta.",
-        methods=((Model, "loss", evaluation_without_beta),),
-        place="Model",
-    ),
+    method_exhibit("Model", Model, loss=two_objectives),
 )
 
 OBJECTIVES = (*LATENT, *LIKELIHOOD, *OBJECTIVE)
