@@ -45,7 +45,7 @@ def op_exhibit(hidden: bool = False, **ops: Callable[..., None]) -> Exhibit:
 
 def op_exhibits(op: str, *wrong: Callable[..., None]) -> list[Exhibit]:
     """An exhibit of each of these wrong versions of one op."""
-    return [op_exhibit(**{op: one}) for one in wrong]
+    return [Exhibit(*_name_and_story({op: one}), {op: one}) for one in wrong]
 
 
 def method_exhibit(place: str, kind: type, hidden: bool = False, **methods: Callable[..., Any]) -> Exhibit:
