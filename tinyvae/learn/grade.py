@@ -57,8 +57,9 @@ def grade(exercise: Exercise, function: Function, seed: int = 0) -> Verdict:
 def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None:
     given = _called(exercise, function, arguments)
     wanted = _called(exercise, exercise.solution, arguments)
+    if form := _form(given, wanted):
+        raise _Complaint(form)
     if exercise.forward is not None:
-        _same_form(given, wanted)
         arrays, forward = arguments[1:], exercise.forward
         report = gradcheck_fn(
             forward,
@@ -69,7 +70,6 @@ def _judge(exercise: Exercise, function: Function, arguments: Arguments) -> None
         )
         if not report.ok:
             raise _Complaint(_difference(given, wanted, exercise.tolerance) or str(report))
-    _same_form(given, wanted)
     if complaint := _difference(given, wanted, exercise.tolerance):
         raise _Complaint(complaint)
 
@@ -118,13 +118,18 @@ def _results(exercise: Exercise, result: Any) -> tuple[np.ndarray, ...]:
     return tuple(map(np.asarray, result)) if several else (np.asarray(result),)
 
 
-def _same_form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
+def _form(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> str | None:
+    """Which result is missing or has another shape; None where none is."""
     if len(given) != len(wanted):
-        raise _Complaint(f"it returns {len(given)} results where {len(wanted)} are asked for")
+        return f"it returns {len(given)} results where {len(wanted)} are asked for"
     for number, (a, b) in enumerate(zip(given, wanted, strict=True), 1):
-        which = "the result" if len(wanted) == 1 else f"result {number}"
         if a.shape != b.shape:
-            raise _Complaint(f"{which} has shape {a.shape} where {b.shape} is asked for")
+            return f"{_which(number, wanted)} has shape {a.shape} where {b.shape} is asked for"
+    return None
+
+
+def _which(number: int, wanted: tuple[np.ndarray, ...]) -> str:
+    return "the result" if len(wanted) == 1 else f"result {number}"
 
 
 def _close(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], tolerance: float) -> bool:
@@ -133,12 +138,10 @@ def _close(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], tolera
 
 def _difference(given: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...], tolerance: float) -> str | None:
     """The largest difference in words, or None where there is none worth telling."""
-    if len(given) != len(wanted):
-        return f"it returns {len(given)} results where {len(wanted)} are asked for"
+    if form := _form(given, wanted):
+        return form
     for number, (a, b) in enumerate(zip(given, wanted, strict=True), 1):
-        which = "the result" if len(wanted) == 1 else f"result {number}"
-        if a.shape != b.shape:
-            return f"{which} has shape {a.shape} where {b.shape} is asked for"
+        which = _which(number, wanted)
         if not a.size:
             continue
         given, right = np.isfinite(a), np.isfinite(b)  # b is a wrong answer too, which may leave places unwritten
