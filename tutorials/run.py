@@ -3,6 +3,7 @@ program no longer agree.
 
 python tutorials/run.py [CHAPTER …]        run them: blocks, printed text, excerpts, figures; the last line is the total
 python tutorials/run.py --refresh 04       write what is printed today, and the excerpts as they stand in the package
+python tutorials/run.py --excerpts         write the excerpts anew, and run nothing
 python tutorials/run.py --figures 04       keep the pictures that the chapter draws
 
 In a chapter, every block that is marked `python` is run, in order, in one namespace. A block marked `text` behind it is
@@ -99,6 +100,27 @@ def source_of(file: str, name: str, code_only: bool) -> str:
     return textwrap.dedent("\n".join(lines[n - 1] for n in kept))
 
 
+def stale(block: Block) -> Disagreement:
+    """What is wrong with an excerpt that has another source by now."""
+    assert block.excerpt is not None
+    return Disagreement(f"line {block.first}: {block.excerpt[2]} is no longer what stands in the package")
+
+
+def excerpts(path: Path, refresh: bool) -> int:
+    """Compares a chapter's excerpts with the package, or writes them anew, and runs nothing; returns how many."""
+    lines = path.read_text("utf-8").split("\n")
+    found = [block for block in blocks_of("\n".join(lines)) if block.excerpt is not None]
+    for block in reversed(found):
+        wanted = source_of(block.excerpt[1], block.excerpt[2], bool(block.excerpt[3]))  # type: ignore[index]
+        if block.text != wanted:
+            if not refresh:
+                raise stale(block)
+            lines[block.first - 1 : block.first - 1 + len(block.lines)] = wanted.split("\n")
+    if refresh:
+        path.write_text("\n".join(lines), "utf-8")
+    return len(found)
+
+
 # ------------------------------------------------------------------------------------------------ one chapter
 
 
@@ -126,9 +148,7 @@ def run_here(path: Path, refresh: bool) -> int:
             wanted = source_of(block.excerpt[1], block.excerpt[2], bool(block.excerpt[3]))
             if block.text != wanted:
                 if not refresh:
-                    raise Disagreement(
-                        f"line {block.first}: {block.excerpt[2]} is no longer what stands in the package"
-                    )
+                    raise stale(block)
                 changes.append((block, wanted))
         if block.language != "python":
             continue
@@ -194,6 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs the chapters and compares them with what happens.")
     parser.add_argument("chapter", nargs="*", help="number or name; all chapters where none is given")
     parser.add_argument("--refresh", action="store_true", help="write printed text and excerpts anew")
+    parser.add_argument("--excerpts", action="store_true", help="write excerpts anew, and run nothing")
     parser.add_argument("--figures", action="store_true", help="keep the pictures")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -206,6 +227,10 @@ def main() -> int:
         except Exception:
             traceback.print_exc()
             return 1
+        return 0
+    if options.excerpts:
+        for path in chapters(options.chapter):
+            print(f"{path.name}: {excerpts(path, refresh=True)} excerpts")
         return 0
     failed = passed = 0
     for path in chapters(options.chapter):

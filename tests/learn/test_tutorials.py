@@ -82,6 +82,22 @@ def test_a_refresh_writes_what_is_printed_and_what_stands_in_the_package(tmp_pat
     assert run.run_here(path, refresh=False) == 1
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_excerpts_are_what_stands_in_the_package(path):
+    run.excerpts(path, refresh=False)
+
+
+def test_a_stale_excerpt_is_noticed_and_written_anew(tmp_path):
+    path = chapter(
+        tmp_path, "<!-- excerpt tinyvae/kernels/ops/likelihood.py scale_rows code -->\n```py\nold\n```\nend\n"
+    )
+    with pytest.raises(run.Disagreement, match="line 3: scale_rows is no longer what stands in the package"):
+        run.excerpts(path, refresh=False)
+    assert run.excerpts(path, refresh=True) == 1
+    assert run.excerpts(path, refresh=False) == 1
+    assert path.read_text().endswith("```\nend\n")
+
+
 def test_an_error_names_the_chapters_line(tmp_path):
     path = chapter(tmp_path, "text\n\n```python\nx = 1\nx.nothing\n```\n")
     with pytest.raises(run.Disagreement, match=r"01_test\.md\", line 5"):
