@@ -15,10 +15,6 @@ T = TypeVar("T")
 
 DEFAULT_DEVICE = "numba"  # numpy is the meaning of every op, numba the same ops compiled
 BINARIZE = ("none", "static", "dynamic")
-LIKELIHOODS = (
-    "bernoulli", "continuous-bernoulli", "gaussian", "gaussian-scalar", "gaussian-pixel", "gaussian-optimal", "mse",
-    "rmse", "discretized-logistic", "categorical",
-)  # fmt: skip
 DTYPES = ("float32", "float64")
 PRECISIONS = ("fp32", "tf32")  # of products on a GPU
 OPTIMIZERS = ("adam", "sgd")
@@ -52,11 +48,23 @@ def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, choices))}")
 
 
-def require_seed(value: Any) -> None:
+def require_seed(name: str, value: Any) -> None:
     """A ConfigError unless `value` is a key of Philox: an integer of 64 bits."""
-    require_int("seed", value, 0)
+    require_int(name, value, 0)
     if value >= 2**64:
-        raise ConfigError(f"seed={value} must be below 2**64")
+        raise ConfigError(f"{name}={value} must be below 2**64")
+
+
+def require_image_shape(name: str, value: tuple[Any, ...]) -> None:
+    """A ConfigError unless `value` is the shape (H, W, C) of an image."""
+    if len(value) != 3 or any(not isinstance(n, int) or n < 1 for n in value):
+        raise ConfigError(f"{name}={value!r} must be three positive integers (H, W, C)")
+
+
+def require_widths(name: str, value: tuple[Any, ...]) -> None:
+    """A ConfigError unless `value` holds widths of layers."""
+    for width in value:
+        require_int(name, width, 1, " each, the widths of the hidden layers")
 
 
 def require_precision(precision: Any, device: str, dtype: str = "float32") -> None:
@@ -83,13 +91,18 @@ def require_decay(name: str, value: Any) -> None:
         raise ConfigError(f"{name}={value!r} must be below 1, it is a decay rate")
 
 
-def option(default: T, help: str = "", check: tuple[Any, ...] = (), *, metavar: str = "", free: bool = False) -> T:
+def option(
+    default: T, help: str = "", check: tuple[Any, ...] = (), *, metavar: str = "", flag: str = "",
+    free: bool = False, of_data: bool = False,
+) -> T:  # fmt: skip
     """A field of a dataclass of `Options`.
 
     help: the line of `--help`. check: a require_* function and what it takes after name and value. metavar: what stands
-    for the value in `--help`; "" for one that follows from the type. free: a resumed run may change it.
+    for the value in `--help`; "" for one that follows from the type. flag: its spelling on the command line; "" for
+    --name. free: a resumed run may change it. of_data: it follows from the data and is no option of the command line.
     """
-    described: T = field(default=default, metadata={"help": help, "check": check, "metavar": metavar, "free": free})
+    about = {"help": help, "check": check, "metavar": metavar, "flag": flag, "free": free, "of_data": of_data}
+    described: T = field(default=default, metadata=about)
     return described
 
 
@@ -149,19 +162,25 @@ def make_optimizer(default: Optimizer, name: str | None, lr: float | None) -> Op
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What `zoo.build` needs to make the same model again: the options that every model has. A model with options of
-    its own has a subclass, in its file. hidden: () means the builder's default.
+class ModelConfig(Options):
+    """What `zoo.build` needs to make the same model again: the options that every model has. A family with options of
+    its own has a subclass below. hidden: () means the builder's default. The likelihood checks its own name.
     """
 
-    model: str = "vae"
-    image_shape: tuple[int, int, int] = (28, 28, 1)
-    latent_dim: int = 20
-    hidden: tuple[int, ...] = ()
-    likelihood: str = "bernoulli"
-    sigma: float = 1.0
-    dtype: str = "float32"
-    seed: int = 0
+    model: str = option("vae", "ae, vae (default), dae, beta-vae, cvae, iwae, gan, vae-gan, aae, …: see the README")
+    image_shape: tuple[int, int, int] = option((28, 28, 1), check=(require_image_shape,), of_data=True)
+    latent_dim: int = option(20, "latent variables (default 20)", (require_int, 1, ", the number of latent variables"))
+    hidden: tuple[int, ...] = option((), "widths of the hidden dense layers (default 400; conv 256)", (require_widths,))
+    likelihood: str = option(
+        "bernoulli",
+        "bernoulli, continuous-bernoulli, gaussian, gaussian-scalar, gaussian-pixel, gaussian-optimal, mse, rmse, "
+        "discretized-logistic, categorical (default bernoulli)",
+    )
+    sigma: float = option(
+        1.0, "standard deviation of the gaussian likelihood (default 1)", (require_number, 0, True), metavar="S"
+    )
+    dtype: str = option("float32", "float32 or float64 (default float32)", (require_choice, DTYPES))
+    seed: int = option(0, "seed of weights, order and noise (default 0)", (require_seed,), metavar="S")
 
     def __post_init__(self) -> None:
         for name, example in (("image_shape", "(28, 28, 1)"), ("hidden", "(400,)")):
@@ -169,14 +188,62 @@ class ModelConfig:
             if not isinstance(value, tuple | list):
                 raise ConfigError(f"{name}={value!r} must be several integers, such as {example}")
             object.__setattr__(self, name, tuple(value))
-        if len(self.image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in self.image_shape):
-            raise ConfigError(f"image_shape={self.image_shape!r} must be three positive integers (H, W, C)")
-        require_int("latent_dim", self.latent_dim, 1, ", the number of latent variables")
-        for width in self.hidden:
-            require_int("hidden", width, 1, " each, the widths of the hidden layers")
-        require_number("sigma", self.sigma, 0, open_=True)
-        require_choice("dtype", self.dtype, DTYPES)
-        require_seed(self.seed)
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class DAEConfig(ModelConfig):
+    """noise: "masking" or "gaussian". noise_amount: the share of pixels masked, or the noise's standard deviation.
+    `Corrupt` checks both.
+    """
+
+    noise: str = option("masking", "what dae undoes: masking or gaussian (default masking)")
+    noise_amount: float = option(0.25, "share of pixels masked, or the sigma (default 0.25)")
+
+
+@dataclass(frozen=True)
+class CVAEConfig(ModelConfig):
+    """classes: the number of labels; from the command line that of the data set."""
+
+    classes: int = option(10, check=(require_int, 1, ", the number of labels"), of_data=True)
+
+
+@dataclass(frozen=True)
+class IWAEConfig(ModelConfig):
+    """samples: draws of z per image. doubly: whether the gradient is the doubly reparameterised one."""
+
+    samples: int = option(
+        5, "draws of z, iwae only (default 5)", (require_int, 1, ", the draws of z per image"), metavar="K",
+        flag="--samples-per-image",
+    )  # fmt: skip
+    doubly: bool = option(False, "iwae's doubly reparameterised gradient")
+
+
+@dataclass(frozen=True)
+class JudgedConfig(ModelConfig):
+    """spectral: whether the discriminator of images has spectral normalisation; None: where the images are large."""
+
+    spectral: bool | None = option(None, "a GAN's discriminator with spectral normalisation (default: above 32 pixels)")
+
+
+@dataclass(frozen=True)
+class WeightedConfig(ModelConfig):
+    """gamma: the weight of the likeness in the decoder's loss (VAEGAN), or of the adversarial loss beside the
+    reconstruction's (AdversarialAutoEncoder); None for the default, 0.01 and 1.
+    """
+
+    gamma: float | None = option(
+        None, "weight of the likeness (vae-gan), of the adversarial loss (aae)",
+        (require_number, 0, False, ", the weight of a loss"), metavar="G",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VAEGANConfig(JudgedConfig, WeightedConfig):
+    """The options of both."""
+
+
+MODEL_CONFIGS = (IWAEConfig, DAEConfig, CVAEConfig, VAEGANConfig)  # they have every option of a model
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Options of training: typed once in TrainConfig, and read there by train, by the command line and by resuming."""
+"""Options: typed once in TrainConfig, ModelConfig and its families, and read there by train, by the command line and by
+resuming."""
 
 import inspect
 from dataclasses import fields
@@ -9,6 +10,8 @@ from tinyvae.app.cli import build_parser
 from tinyvae.app.run import FREE
 from tinyvae.config import TrainConfig
 from tinyvae.errors import ConfigError
+from tinyvae.layers.likelihood import NAMED
+from tinyvae.models import zoo
 from tinyvae.training import train
 
 
@@ -40,3 +43,23 @@ def test_the_command_line_has_every_option():
 def test_every_option_explains_itself_and_resuming_reads_the_same_fields():
     assert all(f.metadata["help"] for f in fields(TrainConfig))
     assert {"epochs", "early_stop", "save_every", "check_finite"} == FREE
+
+
+def test_the_command_line_has_every_option_of_every_model():
+    values = {"int": ("3", 3), "float": ("0.5", 0.5), "str": ("x", "x"), "tuple[int, ...]": ("4,5", (4, 5))}
+    for f in zoo.every_option():
+        about, kind = f.metadata, f.type.removesuffix(" | None")
+        if about["of_data"]:
+            assert f.name in ("image_shape", "classes")
+            continue
+        assert about["help"]
+        text, value = values.get(kind, (None, True))
+        spelling = about["flag"] or f"--{f.name.replace('_', '-')}"
+        given = vars(build_parser().parse_args(["train", spelling, *([text] if text else [])]))
+        assert given == {"command": "train", f.name: value}
+    assert vars(build_parser().parse_args(["train", "--no-spectral"]))["spectral"] is False
+
+
+def test_help_names_every_likelihood():
+    (likelihood,) = (f for f in zoo.every_option() if f.name == "likelihood")
+    assert sorted(likelihood.metadata["help"].removesuffix(" (default bernoulli)").split(", ")) == sorted(NAMED)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..config import LIKELIHOODS, Options, TrainConfig
+from ..config import MODEL_CONFIGS, ModelConfig, Options, TrainConfig
 from ..errors import TinyvaeError
 
 
@@ -101,34 +101,12 @@ def add_train(commands: Any) -> None:
         "train", help=text, description=text[0].upper() + text[1:] + ".", argument_default=argparse.SUPPRESS
     )
     option = train.add_argument
-    option(
-        "--model",
-        metavar="NAME",
-        help="ae, vae (default), dae, beta-vae, cvae, iwae, gan, vae-gan, aae, …: see the README",
-    )
     option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, sprites, or a file or folder (default mnist)")
     option("--image-size", type=size, metavar="H[,W]", help="resize a folder of pictures")
-    option("--latent-dim", type=integer, metavar="N", help="latent variables (default 20)")
-    option(
-        "--hidden", type=integers, metavar="N[,N…]", help="widths of the hidden dense layers (default 400; conv 256)"
-    )
-    option("--likelihood", metavar="NAME", help=f"{', '.join(LIKELIHOODS)} (default bernoulli)")
-    option("--sigma", type=number, metavar="S", help="standard deviation of the gaussian likelihood (default 1)")
-    option("--samples-per-image", dest="samples", type=integer, metavar="K", help="draws of z, iwae only (default 5)")
-    option("--doubly", action="store_true", help="iwae's doubly reparameterised gradient")
-    option("--noise", metavar="NAME", help="what dae undoes: masking or gaussian (default masking)")
-    option("--noise-amount", type=number, metavar="X", help="share of pixels masked, or the sigma (default 0.25)")
-    option("--gamma", type=number, metavar="G", help="weight of the likeness (vae-gan), of the adversarial loss (aae)")
-    option(
-        "--spectral", action=argparse.BooleanOptionalAction,
-        help="a GAN's discriminator with spectral normalisation (default: above 32 pixels)",
-    )  # fmt: skip
-    add_options(train, TrainConfig)
+    add_options(train, ModelConfig, *MODEL_CONFIGS, TrainConfig)
     option("--device", metavar="NAME", help="numba, compiled on first use, numpy, or cuda, a GPU (default numba)")
     option("--precision", metavar="NAME", help="fp32 or, on cuda, tf32: products on tensor cores (default fp32)")
     option("--threads", type=integer, metavar="N", help="threads of the arithmetic (default: all cores)")
-    option("--dtype", metavar="NAME", help="float32 or float64 (default float32)")
-    option("--seed", type=integer, metavar="S", help="seed of weights, order and noise (default 0)")
     option("--out", metavar="DIR", help="folder of the run (default runs/MODEL-DATA, numbered where taken)")
     option("--resume", action="store_true", help="go on with the run in --out, bit for bit")
 
@@ -138,19 +116,25 @@ TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
     "int": (integer, "N"),
     "float": (number, "X"),
     "str": (str, "NAME"),
+    "tuple[int, ...]": (integers, "N[,N…]"),
 }
 
 
-def add_options(command: argparse.ArgumentParser, options: type[Options]) -> None:
-    """An option of the command line for each field of a dataclass of options."""
-    for f in fields(options):
-        spelling, help_text = f"--{f.name.replace('_', '-')}", f.metadata["help"]
-        kind = str(f.type).removesuffix(" | None")
+def add_options(command: argparse.ArgumentParser, *configs: type[Options]) -> None:
+    """An option of the command line for each field of dataclasses of options, once where several have it."""
+    for f in {f.name: f for config in configs for f in fields(config)}.values():
+        about, kind = f.metadata, str(f.type).removesuffix(" | None")
+        spelling = about["flag"] or f"--{f.name.replace('_', '-')}"
+        if about["of_data"]:
+            continue
         if kind == "bool":
-            command.add_argument(spelling, action="store_true", help=help_text)
+            action = "store_true" if f.default is False else argparse.BooleanOptionalAction
+            command.add_argument(spelling, dest=f.name, action=action, help=about["help"])
         else:
             parse, metavar = TYPES[kind]
-            command.add_argument(spelling, type=parse, metavar=f.metadata["metavar"] or metavar, help=help_text)
+            command.add_argument(
+                spelling, dest=f.name, type=parse, metavar=about["metavar"] or metavar, help=about["help"]
+            )
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:

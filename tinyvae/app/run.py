@@ -26,7 +26,7 @@ from ..training import checkpoint
 from ..training.trainer import CHECKPOINT, METRICS, Trainer, make_folder, read_rows
 
 CONFIG = "config.json"
-MODEL_OPTIONS = set(zoo.defaults()) - {"image_shape", "classes"}  # these two are the data's
+MODEL_OPTIONS = {f.name for f in zoo.every_option() if not f.metadata["of_data"]}
 TRAIN_OPTIONS = {f.name for f in fields(TrainConfig)}
 RUN_OPTIONS = ("data", "image_size", "device", "precision")
 # what a resumed run may change without becoming another run

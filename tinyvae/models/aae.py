@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
 
-from ..config import ModelConfig, require_int, require_number
+from ..config import ModelConfig, WeightedConfig, require_int, require_number
 from ..layers.layer import Layer, Shape
 from ..layers.likelihood import Bernoulli, Likelihood, make_likelihood
 from ..layers.priors import StandardNormal
-from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean, require_weight
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean
 from .ae import autoencoder
 from .methods import Abilities
 from .model import Batch, Model, Part, Player, Setup
 from .networks import Networks, dense_discriminator
 
 GAMMA = 1.0  # of the adversarial loss: with 10 it dominates, and codes leave N(0, I) again (benchmarks/NOTES.md)
-
-
-@dataclass(frozen=True)
-class AAEConfig(ModelConfig):
-    """gamma: the weight of the adversarial loss beside the reconstruction's; None for the default, 1."""
-
-    gamma: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_weight("gamma", self.gamma)
 
 
 class AdversarialAutoEncoder(Model):
@@ -45,7 +33,7 @@ class AdversarialAutoEncoder(Model):
 
     figure_names = ("loss", "recon", "loss_g", "loss_d", "d_real", "d_fake")
     losses = 2
-    Config = AAEConfig
+    Config = WeightedConfig
     can = Abilities(game="codes")
 
     def __init__(
@@ -77,7 +65,7 @@ class AdversarialAutoEncoder(Model):
 
     @classmethod
     def options(cls, config: ModelConfig) -> dict[str, Any]:
-        assert isinstance(config, AAEConfig)
+        assert isinstance(config, WeightedConfig)
         return super().options(config) | {"gamma": config.gamma}
 
     def _declare(self) -> None:

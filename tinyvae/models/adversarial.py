@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..config import Adam, ModelConfig, require_number
+from ..config import Adam, JudgedConfig, ModelConfig
 from ..layers.layer import Gate, Shape, Twin
 from .model import Model
 
 PLAYER_ADAM = Adam(beta1=0.5)  # Radford et al. 2015, section 4, whose lr is 2e-4: small, where an epoch is 469 steps
 FAKE, REAL = 0, 1  # targets of the discriminator
 LARGE = 32  # pixels of the longer side, above which a discriminator has spectral normalisation by default
-
-
-@dataclass(frozen=True)
-class JudgedConfig(ModelConfig):
-    """spectral: whether the discriminator of images has spectral normalisation; None: where the images are large."""
-
-    spectral: bool | None = None
 
 
 def has_spectral(config: ModelConfig) -> bool:
@@ -91,9 +84,3 @@ def declare_verdict(model: Model, part: str, shape: Shape) -> None:
 def geometric_mean(cost: float) -> float:
     """exp(−mean of −log D): the mean of D that belongs to a mean cost."""
     return float(np.exp(-cost))
-
-
-def require_weight(name: str, value: float | None) -> None:
-    """A ConfigError unless the weight of a loss is None or a number of at least 0."""
-    if value is not None:
-        require_number(name, value, 0, why=", the weight of a loss")

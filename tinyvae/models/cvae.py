@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
-from ..config import ModelConfig, require_int
+from ..config import CVAEConfig, ModelConfig, require_int
 from ..layers.join import WithLabel
 from ..layers.layer import Shape, size_of
 from ..layers.likelihood import make_likelihood
@@ -13,17 +12,6 @@ from .methods import Abilities
 from .model import Batch, Part, Player, Scored
 from .networks import Networks
 from .vae import VAE
-
-
-@dataclass(frozen=True)
-class CVAEConfig(ModelConfig):
-    """classes: the number of labels; from the command line that of the data set."""
-
-    classes: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_int("classes", self.classes, 1, ", the number of labels")
 
 
 class CVAE(VAE):

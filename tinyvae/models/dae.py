@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
-from ..config import ModelConfig
+from ..config import DAEConfig, ModelConfig
 from ..device import Array
 from ..layers.layer import Layer, Shape
 from ..layers.likelihood import Likelihood
 from ..layers.noise import Corrupt
 from .ae import AutoEncoder
 from .model import Batch, Scored
-
-
-@dataclass(frozen=True)
-class DAEConfig(ModelConfig):
-    """noise: "masking" or "gaussian". noise_amount: the share of pixels masked, or the noise's standard deviation."""
-
-    noise: str = "masking"
-    noise_amount: float = 0.25
 
 
 class DenoisingAutoEncoder(AutoEncoder):

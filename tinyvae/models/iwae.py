@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
 
-from ..config import ModelConfig, require_int
+from ..config import IWAEConfig, ModelConfig, require_int
 from ..errors import ConfigError
 from ..layers.importance import ImportanceLatent
 from ..layers.latent import Latent
@@ -15,18 +14,6 @@ from ..layers.layer import Layer, Shape
 from .methods import Abilities
 from .model import Batch, Player, Scored
 from .vae import VAE
-
-
-@dataclass(frozen=True)
-class IWAEConfig(ModelConfig):
-    """samples: draws of z per image. doubly: whether the gradient is the doubly reparameterised one."""
-
-    samples: int = 5
-    doubly: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_int("samples", self.samples, 1, ", the draws of z per image")
 
 
 class IWAE(VAE):

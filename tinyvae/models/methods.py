@@ -115,7 +115,7 @@ class Methods:
             raise ConfigError(f"n={n!r} must be an integer of at least 1, the number of images to draw")
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
-        require_seed(seed)
+        require_seed("seed", seed)
         source = prior or self.prior or StandardNormal(self.latent_dim)
         return source.sample(n, seed).astype(self.dtype)
 

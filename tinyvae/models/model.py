@@ -112,7 +112,7 @@ class Model(Methods):
             raise TypeError(f"{type(self).__name__} has no option {name!r}; its options are {options}")
         require_choice("dtype", dtype, DTYPES)
         require_precision(precision, device, dtype)
-        require_seed(seed)
+        require_seed("seed", seed)
         self.parts, self.players, self.config = dict(parts), players, config
         self.image_shape, self.latent_dim, self.seed = tuple(image_shape), latent_dim, seed
         self.prior = prior

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 
-from ..config import ModelConfig, require_int, require_number
+from ..config import ModelConfig, VAEGANConfig, require_int, require_number
 from ..kernels import IDENTITY
 from ..layers.latent import Latent
 from ..layers.layer import Layer, Shape
@@ -17,29 +17,16 @@ from .adversarial import (
     FAKE,
     PLAYER_ADAM,
     REAL,
-    JudgedConfig,
     Verdict,
     declare_verdict,
     geometric_mean,
     has_spectral,
-    require_weight,
 )
 from .methods import Abilities
 from .model import Batch, Model, Part, Player, Setup
 from .networks import Networks, conv_features, dense_discriminator, judging
 
 GAMMA = 0.01  # of the likeness, a sum over all features, beside the decoder's adversarial loss
-
-
-@dataclass(frozen=True)
-class VAEGANConfig(JudgedConfig):
-    """gamma: the weight of the likeness in the decoder's loss; None for the default, 0.01."""
-
-    gamma: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_weight("gamma", self.gamma)
 
 
 class VAEGAN(Model):
