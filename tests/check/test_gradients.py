@@ -64,7 +64,7 @@ def test_models_are_looked_at_for_the_ops_that_they_ask_for():
     assert places["iwae (5, 3, 3) bernoulli, tiny size"] >= {"importance_objective", "ImportanceLatent", "latent_grad"}
     assert not places["iwae (5, 3, 3) bernoulli, tiny size"] & {"objective", "conv2d", "gaussian_nll"}
     assert {"scale_rows", "add", "activate"} <= places["vae-gan (28, 28, 1) bernoulli, default size"]
-    assert "aimed_objective" in places["vae (5, 3, 1) bernoulli, free bits"]
+    assert "targeted_objective" in places["vae (5, 3, 1) bernoulli, free bits"]
 
 
 def test_models_of_the_zoo_have_a_tiny_size():

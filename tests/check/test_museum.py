@@ -9,7 +9,7 @@ import pytest
 from tinyvae import gradcheck, gradcheck_fn, kernels
 from tinyvae.check.meaning import MEANINGS as MEANINGS_OF_MODELS
 from tinyvae.check.meaning_layers import LAYER_MEANINGS, UNIT_NORM
-from tinyvae.check.meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
+from tinyvae.check.meaning_likelihoods import LIKELIHOOD_MEANINGS, TARGETED
 from tinyvae.check.meaning_ops import OP_MEANINGS
 from tinyvae.check.museum import (
     EXHIBITS,
@@ -28,7 +28,9 @@ from tinyvae.layers import Dense, Flatten
 
 ALL = [pytest.param(e, id=e.name) for e in EXHIBITS]
 HEALTHY = {}
-NAMES = {m.name for m in (*MEANINGS_OF_MODELS, *OP_MEANINGS, *LAYER_MEANINGS, *LIKELIHOOD_MEANINGS, AIM, UNIT_NORM)}
+NAMES = {
+    m.name for m in (*MEANINGS_OF_MODELS, *OP_MEANINGS, *LAYER_MEANINGS, *LIKELIHOOD_MEANINGS, TARGETED, UNIT_NORM)
+}
 
 # The bugs that keep coming back in this field, and where they hang.
 BUGS = {

@@ -128,7 +128,7 @@ def test_parts(monkeypatch, add, no_b):
     device, (B, K, N) = open_device("cuda"), (50, 5, 7)
     assert scratch.depth_parts(K, N, B) == 3
     x, grad_y, w, b = normal(B, K), normal(B, N), normal(K, N), normal(0 if no_b else N)
-    work = np.full(scratch.depth_parts_room(K, N, B), np.nan, np.float32)
+    work = np.full(scratch.depth_parts_workspace(K, N, B), np.nan, np.float32)
     on = [Guarded(device, array, ALIGNED) for array in (x, grad_y, work, w, b)]
     X, GRAD_Y, WORK, W, GRAD_B = (g.array for g in on)
     dense.dense_grad_w(X, GRAD_Y, add, WORK, W, GRAD_B, (ONE,))
@@ -143,7 +143,7 @@ def test_bias_grad_in_parts(monkeypatch, add):
     """Many lines of few numbers: first the parts, then their sum."""
     monkeypatch.setattr(scratch, "SHALLOW", 16)
     device, grad_y, b = open_device("cuda"), normal(50, 33), normal(33)
-    work = np.full(scratch.line_parts_room({"R": 50, "N": 33}), np.nan, np.float32)
+    work = np.full(scratch.line_parts_workspace({"R": 50, "N": 33}), np.nan, np.float32)
     assert work.size == 3 * 33
     on = [Guarded(device, array, UNALIGNED) for array in (grad_y, work, b)]
     dense.bias_grad(on[0].array, add, on[1].array, on[2].array)

@@ -117,7 +117,7 @@ LACKED_BY_CUDA = {
     "concat_label_grad", "upsample", "upsample_grad", "continuous_bernoulli_nll", "gaussian_scalar_nll",
     "gaussian_pixel_nll", "gaussian_optimal_nll", "discretized_logistic_nll", "categorical_nll", "dropout",
     "add_noise", "batch_norm", "batch_norm_frozen", "batch_norm_grad", "layer_norm", "layer_norm_grad",
-    "aimed_objective", "spectral_norm", "spectral_norm_grad",
+    "targeted_objective", "spectral_norm", "spectral_norm_grad",
 }  # fmt: skip
 
 

@@ -257,7 +257,7 @@ def test_likelihoods_against_torch(likelihood):
 def weights(config, per_epoch, device="numpy"):
     """The KL weight of each step of a run."""
     model = build()
-    model.aim(make_plan(config, [(Adam(), 1)], per_epoch))
+    model.set_plan(make_plan(config, [(Adam(), 1)], per_epoch))
     found = []
     for _ in range(config.epochs * per_epoch):
         model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
@@ -389,9 +389,11 @@ def test_a_device_without_the_ops_says_so_when_they_are_bound(monkeypatch):
             model.batch("train", 2)
     model = build()
     model.kernels = kernels.load("fake", unchecked=True)
-    model.aim(make_plan(TrainConfig(warmup=2), [(Adam(), 1)], 5))
-    with pytest.raises(KernelError, match="layer 'objective': op 'aimed_objective' has no version for device 'fake'"):
-        model.aim(make_plan(TrainConfig(free_bits=0.1), [(Adam(), 1)], 5))
+    model.set_plan(make_plan(TrainConfig(warmup=2), [(Adam(), 1)], 5))
+    with pytest.raises(
+        KernelError, match="layer 'objective': op 'targeted_objective' has no version for device 'fake'"
+    ):
+        model.set_plan(make_plan(TrainConfig(free_bits=0.1), [(Adam(), 1)], 5))
     assert refused == {name for name in lacking if name.endswith("_nll")}
 
 

@@ -121,7 +121,7 @@ def logistic_by_hand(device: str) -> str:
     return "5 levels"
 
 
-def aimed_objective_in_words(device: str) -> str:
+def targeted_objective_in_words(device: str) -> str:
     """Free bits and a capacity, term by term, with the weights of the KL's gradient; metrics and sums as ever."""
     nll, kl = np.array([3.0, 5.0, 4.0, 6.0]), np.array([[0.1, 2.0, 0.9], [0.3, 1.0, 0.5]])  # means 0.2, 1.5, 0.7
     rates, run = np.zeros(RATES), Runner(device)
@@ -133,7 +133,7 @@ def aimed_objective_in_words(device: str) -> str:
     )
     for beta, capacity, free, cost, weights in cases:
         rates[[KL_BETA, KL_CAPACITY, KL_FREE]] = beta, capacity, free
-        sums, weight, metrics = run("aimed_objective", nll, kl, rates, np.ones(4), kl_weight=(3,), metrics=(3,))
+        sums, weight, metrics = run("targeted_objective", nll, kl, rates, np.ones(4), kl_weight=(3,), metrics=(3,))
         what = f"capacity {capacity:g}, free bits {free:g}: "
         apart = np.abs(metrics - [4.5 + cost, 4.5, 2.4]).max()
         require(bool(apart <= 1e-12), f"{what}metrics are {metrics}, meant are {4.5 + cost:g}, 4.5, 2.4")
@@ -151,4 +151,4 @@ LIKELIHOOD_MEANINGS: tuple[Meaning, ...] = (
     Meaning("grey levels", ("discretized_logistic_nll", "categorical_nll"), levels_sum_to_one),
     Meaning("discretised logistic", ("discretized_logistic_nll",), logistic_by_hand),
 )
-AIM = Meaning("aimed objective", ("aimed_objective",), aimed_objective_in_words)
+TARGETED = Meaning("targeted objective", ("targeted_objective",), targeted_objective_in_words)

@@ -181,7 +181,7 @@ def float64_copy(model: Model) -> Model:
     )  # fmt: skip
     for mine, theirs in ((twin.table.values, model.table.values), (twin.table.state, model.table.state)):
         twin.device.put(model.device.get(theirs).astype(np.float64), mine)
-    twin.aim(model.device.get(model.clock.plan))
+    twin.set_plan(model.device.get(model.clock.plan))
     twin.device.put(model.device.get(model.clock.rates), twin.clock.rates)
     return twin
 
@@ -230,7 +230,7 @@ class ModelSubject(Subject):
 
     def pattern(self) -> bytes:
         kinks = [k for twin in self.rows_of.twins.values() for k in twin.kinks()]
-        if self.model.clock.aimed:  # free bits switch a weight off and on, a capacity turns its sign
+        if self.model.clock.targeted:  # free bits switch a weight off and on, a capacity turns its sign
             kinks.append(self.model.clock.kl_weight)
         return sides(kinks, self.model.device.get)
 

@@ -25,7 +25,7 @@ from .differences import Plan
 from .harness import LayerHarness, pieces
 from .meaning import MEANINGS, Meaning, MeaningError
 from .meaning_layers import LAYER_MEANINGS, UNIT_NORM
-from .meaning_likelihoods import AIM, LIKELIHOOD_MEANINGS
+from .meaning_likelihoods import LIKELIHOOD_MEANINGS, TARGETED
 from .meaning_ops import OP_MEANINGS
 from .pairs import PAIRS, Pair
 from .pairs_layers import LAYER_PAIRS
@@ -209,7 +209,7 @@ def _doubly() -> Check:
 def _of_aim(aim: str) -> Check:
     def make(device: str, seed: int) -> Model:
         model = zoo.build("vae", (5, 3, 1), 3, (4,), device=device, dtype="float64", seed=seed)
-        model.aim(make_plan(AIMS[aim], [(Adam(), 1)], 1))
+        model.set_plan(make_plan(AIMS[aim], [(Adam(), 1)], 1))
         model.kernels.tick(model.clock.plan, model.clock.counters, model.clock.rates)
         return model
 
@@ -233,7 +233,7 @@ def _models() -> tuple[Check, ...]:
 def checks(groups: Sequence[str] = ("op", "meaning", "layer", "model")) -> list[Check]:
     """Every check of these groups, in the order of the table."""
     ops = [_of_pair(pair) for pair in (*PAIRS, *LAYER_PAIRS)]
-    ops += [_of_meaning("op", m) for m in (*OP_MEANINGS, *LAYER_MEANINGS, AIM)]
+    ops += [_of_meaning("op", m) for m in (*OP_MEANINGS, *LAYER_MEANINGS, TARGETED)]
     every = [
         *ops,
         *(_of_meaning("meaning", m) for m in (*MEANINGS, *LIKELIHOOD_MEANINGS, UNIT_NORM)),

@@ -1,6 +1,6 @@
 """Ops: OPS is the table of contents, load(device) the functions of one device.
 
-Arithmetic on raw arrays, and nothing of layers or models.
+Arithmetic on raw arrays, independent of layers and models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def meaning(name: str) -> Callable[..., None]:
 
 
 class Kernels:
-    """The functions of one device, as attributes. An op the device lacks fails when it is asked for.
+    """The functions of one device, as attributes. An op that the device lacks fails when it is looked up.
 
     first_calls: reports ops that compile when they first run, on a device whose ops are compiled.
     """
@@ -39,14 +39,14 @@ class Kernels:
         self.first_calls = FirstCalls()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("_"):  # copying asks for such names before there is a column
+        if name.startswith("_"):  # copying looks such names up before there is a column
             raise AttributeError(name)
         if name in self._column:
             run = self._column[name]
             if isinstance(self._column, _Later):
                 run = self.first_calls.watch(name, run, self._column.compiler())
             found = run if self._unchecked else OPS[name].checked(run, on_gpu=self._device == "cuda")
-            setattr(self, name, found)  # the next time it is an attribute like any other
+            setattr(self, name, found)  # the next access does not come here
             return found
         if name in OPS:
             raise KernelError(f"op {name!r} has no version for device {self._device!r}; use device='numpy'")
@@ -54,7 +54,7 @@ class Kernels:
 
 
 class _Later(Mapping[str, Callable[..., None]]):
-    """A column that is imported when it is first looked into: compilers take their time to load."""
+    """A column that is imported at first use: compilers are slow to load."""
 
     def __init__(self, module: str, name: str = "COLUMN") -> None:
         self._module, self._name = module, name

@@ -1,6 +1,6 @@
 """How an op is checked on any device: its examples and variants, guard bands around every array, bounds of float32.
 
-What is known of a single op stands in its row of the table; see `Op`.
+Examples, variants and error terms of an op are fields of its row of the table; see `Op`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class WrongResult(TinyvaeError, AssertionError):
-    """An op gave what it must not give, or wrote where it must not write."""
+    """An op returned a wrong result, or wrote outside its arrays."""
 
 
 def require(holds: bool, sentence: str) -> None:
@@ -85,7 +85,7 @@ def blank(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class Guarded:
-    """An array on the device in the middle of a larger buffer that is blank elsewhere."""
+    """An array on the device in the middle of a larger buffer whose other elements are blank."""
 
     def __init__(self, device: NumpyDevice, host: np.ndarray, guard: int = GUARD) -> None:
         self.device, self.shape = device, host.shape
@@ -111,7 +111,7 @@ class Guarded:
 
 
 class GuardedDevice:
-    """A device whose buffers start blank and stand between bands that nothing may write."""
+    """A device whose buffers start blank, between guard bands that nothing may write."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.name = inner, inner.name
@@ -160,7 +160,7 @@ def call(name: str, arguments: Sequence[Any], device: str = "numpy", guard: int 
 class Runner:
     """Calls ops on NumPy arrays: run("dense", x, w, b, act, y=(B, N)) → y. In float64 unless `dtype` says otherwise.
 
-    Inputs, options and arrays updated in place stand in the op's order; outputs are named with their shapes; `work` is
+    Inputs, options and arrays updated in place are in the op's order; outputs are named with their shapes; `work` is
     supplied. Returns what the op updated or wrote, one array or a tuple. A WrongResult says what the op harmed.
     """
 
@@ -204,7 +204,7 @@ def call_reference(name: str, arguments: Sequence[Any]) -> Arrays:
 def assert_close(name: str, got: Arrays, want: Arrays, magnitudes: Arrays, depth: int, dtype: Any) -> None:
     """|got − want| ≤ (4·√depth + ulp) · ε · Σ|terms|, ε = 2⁻²⁴ or 2⁻⁵³; equal where the table states an ulp of 0.
 
-    NaN anywhere is a failure: the comparison asks for what is within the bound, not for what is beyond it.
+    NaN anywhere is a failure: the comparison is true within the bound, and false for NaN.
     """
     ulp = OPS[name].ulp
     for argument, array in got.items():
@@ -257,7 +257,7 @@ def magnitudes(name: str, arguments: Sequence[Any]) -> Arrays:
             for arg, v in zip(op.args, a.values(), strict=True)
         }
         sums = call_reference(name, list(absolute.values()))
-        if "act" in a and BY_CODE[a["act"]].value(np.zeros(1))[0] != 0:  # it has an error of its own beside the sum's
+        if "act" in a and BY_CODE[a["act"]].value(np.zeros(1))[0] != 0:  # its own error adds to the sum's
             sums = {k: v + 1 for k, v in sums.items()}
         return sums
     after = {k: np.abs(v) for k, v in call_reference(name, widened(arguments)).items()}

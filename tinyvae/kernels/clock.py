@@ -47,7 +47,7 @@ class Clock:
     Float64 whatever the model's dtype: like the counters they steer, they are not data.
     """
 
-    aimed = False  # whether the plan has a capacity or free bits: then each batch makes its own KL weights
+    targeted = False  # whether the plan has a capacity or free bits: then the KL weights are computed for each batch
 
     def __init__(self, device: Any, players: int, latent_dim: int, seed: int) -> None:
         self.device, self.players = device, players
@@ -59,7 +59,7 @@ class Clock:
         self.set(seed=seed)
 
     def fork(self, step: int = 0) -> Clock:
-        """A clock with counters of its own (at `step`) that shares rates and plan: one for evaluation."""
+        """A clock with separate counters (at `step`) and shared rates and plan: one for evaluation."""
         other = object.__new__(Clock)
         other.__dict__.update(self.__dict__)
         other.counters = self.device.put(np.zeros(COUNTERS, np.uint64))
@@ -93,4 +93,4 @@ class Clock:
     def set_plan(self, plan: np.ndarray) -> None:
         """Writes the whole plan; see `tick` for the meaning of each number."""
         self.device.put(plan.astype(np.float64), self.plan)
-        self.aimed = bool(plan[CAPACITY] > 0 or plan[FREE_BITS] > 0)
+        self.targeted = bool(plan[CAPACITY] > 0 or plan[FREE_BITS] > 0)

@@ -19,7 +19,7 @@ _given_up: set[Path] = set()  # waited for in vain: not waited for again
 def acquire(path: Path, patience: float, shared: bool = False) -> int | None:
     """An open file that holds the lock `path`, or None. shared: others may hold it at the same time, if shared too.
 
-    patience: the seconds after which a lock is given up, once for all.
+    patience: the seconds to wait for a lock, in total.
     """
     end = time.monotonic() + (0 if path in _given_up else patience)
     while True:

@@ -79,12 +79,12 @@ DRAWS: dict[str, Draw] = {
 
 @dataclass(frozen=True)
 class Op:
-    """A row of the table of contents. `run` of a column is a plain function with these arguments.
+    """A row of the table of contents. `run` of a column is a function of these arguments.
 
     flops: of one call, from its lengths. ulp: the elementwise error beyond rounding of sums, in units in the last
     place. reduction: the lengths whose product is the depth of the longest sum. linear: outputs are linear in each
     array input, so |terms| are summed by calling the op on absolute values. terms: Σ|terms| of each output, from the
-    arguments by name; where it says nothing of an output, |output|.
+    arguments by name; an output that it leaves out has |output|.
     examples: label → lengths and options; "tiny", "ragged" and "model". variants: further options and lengths with
     which the ragged example is tried; no_NAME leaves out the optional array NAME.
     """
@@ -144,7 +144,7 @@ class Op:
         return drawn
 
     def arrays(self, lengths: Mapping[str, Any], dtype: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """{argument: (shape, dtype)} of every array of a call; what may be left out is, where `no_NAME` says so."""
+        """{argument: (shape, dtype)} of every array of a call; optional arrays are left out where `no_NAME` is set."""
         found: dict[str, tuple[tuple[int, ...], Any]] = {}
         for arg in (a for a in self.args if a.role != "option"):
             kind = dtype if arg.dtype == "float" else np.uint8 if arg.dtype == "image" else arg.dtype
@@ -153,7 +153,7 @@ class Op:
         return found
 
     def check(self, arguments: tuple[Any, ...], on_gpu: bool = False) -> None:
-        """Raises a KernelError with one clear sentence unless `arguments` fit this op, on the host or on a GPU."""
+        """Raises a KernelError unless `arguments` fit this op, on the host or on a GPU."""
         if len(arguments) != len(self.args):
             raise KernelError(f"{self.signature()}: expected {len(self.args)} arguments, got {len(arguments)}")
         dims: dict[str, int] = {}
@@ -220,7 +220,7 @@ def three_examples(tiny: dict, ragged: dict, model: dict, **options: Any) -> dic
 
 
 def flat_examples(**options: Any) -> dict[str, dict[str, Any]]:
-    """The examples of an op on n numbers side by side."""
+    """The examples of an elementwise op on n numbers."""
     return three_examples({"n": 1}, {"n": 1037}, {"n": 51_200}, **options)
 
 

@@ -1,6 +1,6 @@
-"""Lengths: of a convolution's output, and of the scratch that ops with a `work` argument need.
+"""Lengths: of a convolution's output, and of the workspace that ops with a `work` argument need.
 
-How a convolution is laid out in its scratch, with room to begin on a vector's boundary; a device's column fills it.
+The workspace of a convolution includes padding for its alignment to a vector; a device's column fills it.
 """
 
 from __future__ import annotations
@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-TASKS = 16  # pieces that a batch is cut into at most; a number of its own, so that bits do not depend on the threads
+TASKS = 16  # the most tasks that a batch is split into; fixed, so that bits do not depend on the number of threads
 WIDEST = 32  # numbers in a row of the widest register tile of any machine
-NARROW = 16  # channels under which an image's gradient is made by scattering windows
+NARROW = 16  # channels below which an image's gradient is computed by scattering windows
 TALLEST = 14  # rows of the tallest register tile of any machine
 SUMMED, NORM_SUMS = 2048, 2048  # gradients in a sum of their norm at least; such sums at most
 BLOCKS = 264  # that keep a GPU busy: two to each multiprocessor of a large one
 SHALLOW = 256  # terms that a partial sum has at least
 
 
-def up(count: int) -> int:
+def round_up(count: int) -> int:
     """`count` rounded up to whole rows of the widest tile."""
     return -(-count // WIDEST) * WIDEST
 
 
-def room(rows: int, columns: int, channels: int) -> int:
-    """Numbers that a padded image takes, with a row of the tile behind it that may be overwritten."""
-    return up(rows * columns * channels) + WIDEST
+def padded_size(rows: int, columns: int, channels: int) -> int:
+    """Numbers that a padded image takes, followed by a row of a tile that may be overwritten."""
+    return round_up(rows * columns * channels) + WIDEST
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -35,7 +35,7 @@ def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
 def phase_rows(size: int, out: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
     """Rows of zeros before the gradient, and rows in all, so that every pixel of the image finds its windows.
 
-    Pixel h of the image meets row oh of the output where h + padding = stride·oh + u, 0 ≤ u < kernel.
+    Pixel h of the image contributes to row oh of the output where h + padding = stride·oh + u, 0 ≤ u < kernel.
     """
     before = -(-kernel // stride) - 1
     last = (size - 1 + padding) // stride
@@ -47,7 +47,7 @@ def depth_parts(M: int, N: int, K: int) -> int:
     return max(1, min(K // SHALLOW, BLOCKS // max(1, -(-M // 64) * -(-N // 64))))
 
 
-def depth_parts_room(M: int, N: int, K: int) -> int:
+def depth_parts_workspace(M: int, N: int, K: int) -> int:
     """The partial sums of a product, and those of a bias's gradient behind each."""
     parts = depth_parts(M, N, K)
     return parts * (M + 1) * N if parts > 1 else 0
@@ -58,18 +58,18 @@ def line_parts(R: int, N: int) -> int:
     return max(1, min(R // SHALLOW, BLOCKS // max(1, -(-N // 32))))
 
 
-def line_parts_room(d: Mapping[str, Any]) -> int:
+def line_parts_workspace(d: Mapping[str, Any]) -> int:
     """bias_grad: the partial sums."""
     parts = line_parts(d["R"], d["N"])
     return parts * d["N"] if parts > 1 else 0
 
 
-def turned_room(d: Mapping[str, Any]) -> int:
-    """dense_grad_w: on a CPU x with its columns as rows, on a GPU partial sums."""
-    return max(d["K"] * up(d["B"]), depth_parts_room(d["K"], d["N"], d["B"]))
+def transposed_x_workspace(d: Mapping[str, Any]) -> int:
+    """dense_grad_w: on a CPU the transposed x, on a GPU partial sums."""
+    return max(d["K"] * round_up(d["B"]), depth_parts_workspace(d["K"], d["N"], d["B"]))
 
 
-def turned_weight_room(d: Mapping[str, Any]) -> int:
+def transposed_weight_workspace(d: Mapping[str, Any]) -> int:
     """dense_grad_x: the transposed weight."""
     return d["N"] * d["K"]
 
@@ -80,35 +80,35 @@ def partial_sums(pixels: int) -> int:
 
 
 def images_together(image: int) -> int:
-    """Padded images, of `image` numbers each, whose windows are summed at a time: what a second-level cache holds."""
+    """Padded images, of `image` numbers each, whose windows are summed at a time: what fits a second-level cache."""
     return max(1, min(8, 65_536 // image))
 
 
-def forward_room(d: Mapping[str, Any]) -> int:
+def forward_workspace(d: Mapping[str, Any]) -> int:
     """conv2d: the packed weight, and a padded image for each task."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
-    return WIDEST + taps * up(d["F"]) + TASKS * room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+    return WIDEST + taps * round_up(d["F"]) + TASKS * padded_size(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
 
 
-def image_grad_room(d: Mapping[str, Any]) -> int:
+def image_grad_workspace(d: Mapping[str, Any]) -> int:
     """conv2d_grad_x: the packed weight; for each task a padded gradient, or, for narrow images, a padded image and a
     patch of windows."""
     (ph, pw), (sh, sw) = d["padding"], d["stride"]
     if d["C"] < NARROW:
-        taps = up(d["KH"] * d["KW"] * d["C"])
-        image = room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+        taps = round_up(d["KH"] * d["KW"] * d["C"])
+        image = padded_size(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
         return WIDEST + d["F"] * taps + TASKS * (image + TALLEST * taps)
     rows = phase_rows(d["H"], d["OH"], d["KH"], sh, ph)[1]
     columns = phase_rows(d["W"], d["OW"], d["KW"], sw, pw)[1]
-    return WIDEST + d["KH"] * d["KW"] * d["F"] * up(d["C"]) + TASKS * room(rows, columns, d["F"])
+    return WIDEST + d["KH"] * d["KW"] * d["F"] * round_up(d["C"]) + TASKS * padded_size(rows, columns, d["F"])
 
 
-def weight_grad_room(d: Mapping[str, Any]) -> int:
+def weight_grad_workspace(d: Mapping[str, Any]) -> int:
     """conv2d_grad_w: on a CPU, for each task a sum and some padded images; on a GPU partial sums."""
     (ph, pw), taps = d["padding"], d["KH"] * d["KW"] * d["C"]
-    tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), room(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
-    on_a_gpu = depth_parts_room(taps, d["F"], d["B"] * d["OH"] * d["OW"])
-    return max(WIDEST + tasks * (up(taps * d["F"]) + images_together(image) * image), on_a_gpu)
+    tasks, image = partial_sums(d["B"] * d["OH"] * d["OW"]), padded_size(d["H"] + 2 * ph, d["W"] + 2 * pw, d["C"])
+    on_a_gpu = depth_parts_workspace(taps, d["F"], d["B"] * d["OH"] * d["OW"])
+    return max(WIDEST + tasks * (round_up(taps * d["F"]) + images_together(image) * image), on_a_gpu)
 
 
 def norm_sums(gradients: int) -> int:
@@ -116,6 +116,6 @@ def norm_sums(gradients: int) -> int:
     return max(1, min(NORM_SUMS, gradients // SUMMED))
 
 
-def norm_room(d: Mapping[str, Any]) -> int:
+def norm_workspace(d: Mapping[str, Any]) -> int:
     """grad_norm: the sums in float64, each as long as two float32, and one to begin on a boundary of float64."""
     return 2 * norm_sums(d["n"]) + 1

@@ -49,10 +49,10 @@ class IWAE(VAE):
         """The layer that draws z and weighs the draws."""
         return ImportanceLatent(latent_dim, self.doubly)
 
-    def aim(self, plan: np.ndarray) -> None:
+    def set_plan(self, plan: np.ndarray) -> None:
         """As in Model; a ConfigError for an objective of the analytic KL, which this loss does not have."""
-        super().aim(plan)
-        if self.clock.aimed:
+        super().set_plan(plan)
+        if self.clock.targeted:
             raise ConfigError("an IWAE draws its KL and has no free_bits and no capacity; leave both out, or use a VAE")
 
     def batch(self, role: str, rows: int, samples: int = 0) -> Batch:

@@ -83,7 +83,7 @@ class Model(Methods):
 
     parts: {"encoder", "latent" (none in a deterministic model), "decoder", "likelihood"}, each one contiguous range.
     loss = mean over rows of nll + Σ kl_weight · (mean over images of kl), nats per image; with free bits or a capacity
-    what `aimed_objective` makes of the KL divergences of each batch.
+    what `targeted_objective` makes of the KL divergences of each batch.
     """
 
     figure_names: tuple[str, ...] = ("loss", "recon")
@@ -177,11 +177,11 @@ class Model(Methods):
         """The parts of the default walk, in its order."""
         return tuple(self.parts)
 
-    def aim(self, plan: np.ndarray) -> None:
+    def set_plan(self, plan: np.ndarray) -> None:
         """Gives the clock its plan. A KernelError where the plan's objective needs an op that this device lacks."""
         self.clock.set_plan(plan)
-        if self.clock.aimed:
-            self.site("objective", 1, "train").op("aimed_objective")
+        if self.clock.targeted:
+            self.site("objective", 1, "train").op("targeted_objective")
 
     def beside(self, part: str) -> tuple[Shape, ...]:
         """The shapes of what a part takes beside the output of the part before it."""
@@ -240,8 +240,8 @@ class Model(Methods):
     def objective(self, nll: Any, batch: Batch) -> None:
         """The batch's figures from nll and kl; with free bits or a capacity the weights of the KL's gradient too."""
         weight, rates = batch.clock.kl_weight, self.clock.player_rates(0)
-        if self.clock.aimed and batch.kl.shape[1]:
-            self.kernels.aimed_objective(nll, batch.kl, rates, batch.sums, weight, batch.metrics)
+        if self.clock.targeted and batch.kl.shape[1]:
+            self.kernels.targeted_objective(nll, batch.kl, rates, batch.sums, weight, batch.metrics)
         else:
             self.kernels.objective(nll, batch.kl, weight, batch.sums, batch.metrics)
 

@@ -137,7 +137,7 @@ class Step:
         self.per_epoch = -(-feed.count // config.batch_size)
         optimizers = [make_optimizer(p.optimizer, config.optimizer, config.lr) for p in model.players]
         every = [p.every_n_steps for p in model.players]
-        model.aim(make_plan(config, list(zip(optimizers, every, strict=True)), self.per_epoch))
+        model.set_plan(make_plan(config, list(zip(optimizers, every, strict=True)), self.per_epoch))
         self.optimizers = [
             OptimizerState(model, player, model.clock.player_rates(i), optimizers[i], config.clip)
             for i, player in enumerate(model.players)

@@ -1,4 +1,4 @@
-"""The Numba column for the CPU: every op, compiled. Loaded when the device is asked for, not before.
+"""The Numba column for the CPU: every op, compiled. Loaded at the device's first use.
 
 A file names in INTERPRETED those of its ops that Python can run when Numba is set not to compile.
 """

@@ -6,7 +6,7 @@ import numpy as np
 from numba import get_num_threads
 
 from ..ops.activation import RELU
-from ..scratch import NARROW, TASKS, images_together, partial_sums, phase_rows, room, up
+from ..scratch import NARROW, TASKS, images_together, padded_size, partial_sums, phase_rows, round_up
 from .activation import finish
 from .dense import bias_grad
 from .engine.compile import jit
@@ -20,13 +20,13 @@ from .engine.windows import Grid, Pieces, aligned, clear, copy_padded, window_gr
 
 
 @in_tasks
-def forward_tasks(task, n0, n1, geometry, tiles, kind, x, packed, b, relu, y, pad, apart):
-    """y of the images n0 … n1 − 1; the padded images of the tasks lie `apart` bytes from each other, from `pad` on."""
+def forward_tasks(task, n0, n1, geometry, tiles, kind, x, packed, b, relu, y, pad, spacing):
+    """y of the images n0 … n1 − 1; the padded images of the tasks lie `spacing` bytes apart, from `pad` on."""
     _, H, W, C = x.shape
     _, OH, OW, F = y.shape
     KH, KW, sh, sw, ph, pw = geometry
     size, wide = size_of(kind), (W + 2 * pw) * C * size_of(kind)
-    pad += task * apart
+    pad += task * spacing
     clear(kind, pad, (H + 2 * ph) * (W + 2 * pw) * C)
     source, window = Grid(pad, sh * wide, sw * C * size), Pieces(KW * C, KH, wide)
     ends = Ends(FROM_BIAS if b.size else FROM_ZERO, np.int64(b.ctypes.data), relu)
@@ -38,7 +38,7 @@ def forward_tasks(task, n0, n1, geometry, tiles, kind, x, packed, b, relu, y, pa
 
 
 @jit
-def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
+def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, spacing):
     """conv2d in `tasks` pieces. work: the packed weight, then, `pads` numbers on, the padded images."""
     KH, KW, C, F = w.shape
     kind, size = y.dtype.type(0), y.itemsize
@@ -46,11 +46,11 @@ def forward(tiles, x, w, b, geometry, relu, work, y, tasks, pads, apart):
     weight = Matrix(np.int64(w.ctypes.data), F * size, 0)
     pack_panels(kind, weight, 0, K, 0, F, packed, K * PANEL_BYTES)
     pad = packed + pads * size
-    forward_tasks(x.shape[0], tasks, geometry, tiles, kind, x, packed, b, relu, y, pad, apart * size)
+    forward_tasks(x.shape[0], tasks, geometry, tiles, kind, x, packed, b, relu, y, pad, spacing * size)
 
 
-# The functions below run in Python: the number of threads and the address of the tile are asked for there, since code
-# that asks for them cannot be cached.
+# The functions below run in Python: the number of threads and the address of the tile are read there, since code
+# that reads them cannot be cached.
 
 
 def _tasks(grad_y, w) -> int:
@@ -64,10 +64,9 @@ def conv2d(x, w, b, stride, padding, act, work, y):
     """ops.conv.conv2d: y = act(windows of x · w + b)."""
     KH, KW, C, F = w.shape
     _, H, W, _ = x.shape
-    geometry, apart = (KH, KW, *stride, *padding), room(H + 2 * padding[0], W + 2 * padding[1], C)
-    forward(
-        tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), KH * KW * C * up(F), apart
-    )
+    geometry, spacing = (KH, KW, *stride, *padding), padded_size(H + 2 * padding[0], W + 2 * padding[1], C)
+    packed = KH * KW * C * round_up(F)
+    forward(tile_address(y.itemsize), x, w, b, geometry, int(act == RELU), work, y, _tasks(y, w), packed, spacing)
     finish(y, act)
 
 
@@ -78,17 +77,17 @@ def conv2d_grad_x(grad_y, w, b, stride, padding, act, work, grad_x):
     _, H, W, _ = grad_x.shape
     geometry, tiles, tasks = (KH, KW, *stride, *padding), tile_address(w.itemsize), _tasks(grad_y, w)
     if C < NARROW:
-        K, apart = up(KH * KW * C), room(H + 2 * padding[0], W + 2 * padding[1], C)
-        patches = F * K + TASKS * apart
+        K, spacing = round_up(KH * KW * C), padded_size(H + 2 * padding[0], W + 2 * padding[1], C)
+        patches = F * K + TASKS * spacing
         backward_x_narrow(
-            tiles, grad_y, w, b, geometry, int(act == RELU), work, grad_x, tasks, F * K, apart, patches, TALL * K
+            tiles, grad_y, w, b, geometry, int(act == RELU), work, grad_x, tasks, F * K, spacing, patches, TALL * K
         )  # fmt: skip
     else:
         above, rows = phase_rows(H, OH, KH, stride[0], padding[0])
         before, columns = phase_rows(W, OW, KW, stride[1], padding[1])
-        numbers, apart = (*geometry, above, before, rows, columns), room(rows, columns, F)
-        packed = KH * KW * F * up(C)
-        backward_x(tiles, grad_y, w, b, numbers, int(act == RELU), work, grad_x, tasks, packed, apart)
+        numbers, spacing = (*geometry, above, before, rows, columns), padded_size(rows, columns, F)
+        packed = KH * KW * F * round_up(C)
+        backward_x(tiles, grad_y, w, b, numbers, int(act == RELU), work, grad_x, tasks, packed, spacing)
     finish(grad_x, act)
 
 
@@ -97,10 +96,10 @@ def conv2d_grad_w(x, grad_y, stride, padding, add, work, grad_w, grad_b):
     KH, KW, C, F = grad_w.shape
     _, H, W, _ = x.shape
     B, OH, OW, _ = grad_y.shape
-    image = room(H + 2 * padding[0], W + 2 * padding[1], C)
+    image = padded_size(H + 2 * padding[0], W + 2 * padding[1], C)
     backward_w(
         tile_address(x.itemsize), x, grad_y, (KH, KW, *stride, *padding), add, work, grad_w,
-        min(partial_sums(B * OH * OW), B * OH), up(KH * KW * C * F),
+        min(partial_sums(B * OH * OW), B * OH), round_up(KH * KW * C * F),
         image, images_together(image),
     )  # fmt: skip
     if grad_b.size:

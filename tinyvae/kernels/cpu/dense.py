@@ -1,6 +1,6 @@
-"""The dense layer's three products: which of the two ways is taken, and with how many threads.
-These functions run in Python: the number of threads and the address of the tile are asked for here, since code that
-asks for them cannot be cached."""
+"""The dense layer's three products: dense or sparse, and with how many threads.
+These functions run in Python: the number of threads and the address of the tile are read here, since code that
+reads them cannot be cached."""
 
 from __future__ import annotations
 

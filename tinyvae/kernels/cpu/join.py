@@ -1,4 +1,4 @@
-"""Labels put beside rows, sums of two arrays, enlarged images."""
+"""Labels appended to rows, sums of two arrays, upsampled images."""
 
 from __future__ import annotations
 

@@ -98,5 +98,5 @@ def _latent_grad(first, last, h, eps, grad_z, kl_weight, grad_h):
 
 
 def latent_grad(h, eps, grad_z, kl_weight, grad_h):
-    """ops.latent.latent_grad, image by image; the sums over its rows are kept in grad_h itself."""
+    """ops.latent.latent_grad, image by image; the sums over its rows are accumulated in grad_h."""
     _latent_grad(h.shape[0], grad_z.size, h, eps, grad_z, kl_weight, grad_h)

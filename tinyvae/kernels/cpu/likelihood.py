@@ -2,7 +2,7 @@
 
 A row is taken a block of pixels at a time: a loop that fills a small array with the pixels' terms,
 one that sums these, and one that writes the gradient. Plain loops become vector code, and a sum that
-reads what lies on the stack has one order of its terms, wherever the arrays stand in memory.
+reads what lies on the stack has one order of its terms, whatever the arrays' alignment.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _decays(logits, decays):
 @inner
 def _bernoulli_sum(logits, x, decays):
     """nll of a block of pixels. A loop that only reads: one that also stores has a second body for
-    arrays that stand close together in memory, which adds in another order, and then the bits would
+    arrays that are close together in memory, which adds in another order, and then the bits would
     depend on where the arrays are."""
     total = zero = logits.dtype.type(0)
     for i in range(logits.size):

@@ -1,4 +1,4 @@
-"""Random numbers, and rows that they disturb."""
+"""Random numbers, dropout, and noise added to rows."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def objective(nll, kl, kl_weight, sums, metrics):
 
 
 @jit
-def aimed_objective(nll, kl, rates, sums, kl_weight, metrics):
-    """ops.objective.aimed_objective; the means over the batch are made in kl_weight itself."""
+def targeted_objective(nll, kl, rates, sums, kl_weight, metrics):
+    """ops.objective.targeted_objective; the means over the batch are computed in kl_weight."""
     B, L = kl.shape
     beta, capacity, free, total, cost = rates[clock.KL_BETA], rates[clock.KL_CAPACITY], rates[clock.KL_FREE], 0.0, 0.0
     for i in range(L):

@@ -1,4 +1,4 @@
-"""The Numba column for CUDA: ops as kernels for the GPU. Loaded when the device is asked for, not before."""
+"""The Numba column for CUDA: ops as kernels for the GPU. Loaded at the device's first use."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .engine.sums import add_lines
 from .engine.tile import NOWHERE, PLAIN, SMALL, TINY, Tile, matrix, row_major, tile_for
 from .engine.windows import divisor, flat_windows, gathered, quad, split, windows_in, windows_of
 
-FEW = 32  # columns up to which the phases of an image's gradient stand side by side
+FEW = 32  # columns up to which the phases of an image's gradient are side by side
 U = np.uint32
 
 # tall tiles, since there are more pixels than channels; a thread of 128 × 128 would have no registers left for windows
@@ -55,13 +55,13 @@ def conv2d(x, w, b, stride, padding, act, work, y, tiles=None):
 
 # ---------------------------------------------------------------------------------------------- gradient to the input
 #
-# A phase is the pixels of the image that are alike modulo the stride. With p + padding = stride · t + a they meet the
+# A phase is the pixels of the image that are alike modulo the stride. With p + padding = stride · t + a they use the
 # kernel's rows a, a + stride, … only, at the output's rows t, t − 1, … So each is a convolution of stride 1 over the
 # gradient, with its own part of the kernel rotated by 180°, and no sum is ever scattered.
 #
-# Each phase is a part of the grid, and has as many steps as its taps ask for. But where channels are few and all phases
-# have equally many taps, the phases stand side by side as columns (a, b, c) of one product; some of its sums lie beside
-# the image.
+# Each phase is a part of the grid, and has as many steps as its taps need. But where channels are few and all phases
+# have equally many taps, the phases are laid side by side as columns (a, b, c) of one product; some of its sums lie
+# outside the image.
 
 
 @device_function
@@ -130,7 +130,7 @@ phase_weight = phase_line, phase_tap, weight_at
 
 @device_function
 def phase_place(geometry, part, row, column):
-    """A pixel of the phase; the last ones of a phase may lie beside the image."""
+    """A pixel of the phase; the last ones of a phase may lie outside the image."""
     pixels, across, sh, sw, H, W, C = geometry
     n, p = split(row, pixels)
     t, s = split(p, across)

@@ -1,4 +1,4 @@
-"""The dense layer's three products: how each matrix is read, and what is asked of product.py."""
+"""The dense layer's three products: how each matrix is read, and the call of product.py."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def write4(array, i, wide, a, b, c, d):
 
 @cache
 def rows(kind):
-    """nll = weight · Σ value + constant, grad = row_scale · slope · derivative, of what `pixel` gives."""
+    """nll = weight · Σ value + constant, grad = row_scale · slope · derivative, of what `pixel` returns."""
 
     @kernel(expect=WIDE)
     def nll_kernel(y, x, row_scale, R, P, k, lanes, wide, weight, constant, slope, nll, grad):

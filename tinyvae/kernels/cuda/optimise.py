@@ -74,7 +74,7 @@ def norm_kernel(work, count, max_norm, rates):
 
 def grad_norm(grads, max_norm, work, rates):
     """ops.optimise.grad_norm: a sum for each block, then the sum of those."""
-    count, skip = norm_sums(grads.size), address(work) % 8 // work.dtype.itemsize  # float64 stands on 8 bytes
+    count, skip = norm_sums(grads.size), address(work) % 8 // work.dtype.itemsize  # float64 is aligned to 8 bytes
     sums = work[skip : skip + 2 * count]
     launch(squares_kernel, count, THREADS, grads, grads.size, int(aligned(grads)), sums)
     launch(norm_kernel, 1, THREADS, sums, count, float(max_norm), rates)

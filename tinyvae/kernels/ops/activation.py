@@ -16,7 +16,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation that is computed with the product before it: all that is known of it but the fast loops.
+    """An activation that is computed with the product before it: its definition, without the fast loops.
 
     formula: act(v) of one number as a textbook has it, which the checker compares `value` with.
     value: y = act(x), elementwise; x may be a temporary, but it is never changed.

@@ -1,4 +1,4 @@
-"""Batches: the images and labels of a stretch of the epoch's order."""
+"""Batches: the images and labels of a slice of the epoch's order."""
 
 from __future__ import annotations
 

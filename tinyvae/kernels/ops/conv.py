@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..op import ADD, WORK, In, Op, Option, Out
-from ..scratch import forward_room, image_grad_room, output_size, weight_grad_room
+from ..scratch import forward_workspace, image_grad_workspace, output_size, weight_grad_workspace
 from .activation import ACT, ACTS, BY_CODE, IDENTITY, RELU
 from .dense import dense as _dense
 from .dense import dense_grad_w as _dense_grad_w
@@ -113,20 +113,20 @@ OPS = (
         "conv2d",
         (_X, _W, In("b", "F", optional=True), *_GEOMETRY, ACT, WORK, Out("y", "B", "OH", "OW", "F")),
         _EXAMPLES, _flops, ulp=8, reduction=("KH", "KW", "C"), linear=True, rule=_rule,
-        work=forward_room, variants=({"no_b": True}, *ACTS),
+        work=forward_workspace, variants=({"no_b": True}, *ACTS),
     ),
     Op(
         "conv2d_grad_x",
         (_GRAD_Y, _W, In("b", "C", optional=True), *_GEOMETRY, ACT, WORK,
          Out("grad_x", "B", "H", "W", "C")),
         _EXAMPLES, _flops, ulp=8, reduction=("KH", "KW", "F"), linear=True, rule=_rule,
-        work=image_grad_room, variants=({"no_b": True}, *ACTS),
+        work=image_grad_workspace, variants=({"no_b": True}, *ACTS),
     ),
     Op(
         "conv2d_grad_w",
         (_X, _GRAD_Y, *_GEOMETRY, ADD, WORK,
          Out("grad_w", "KH", "KW", "C", "F"), Out("grad_b", "F", optional=True)),
         _EXAMPLES, _flops, ulp=1, reduction=("B", "OH", "OW"), linear=True, rule=_rule,
-        work=weight_grad_room, variants=({"no_grad_b": True}, {"add": 1}),
+        work=weight_grad_workspace, variants=({"no_grad_b": True}, {"add": 1}),
     ),
 )  # fmt: skip

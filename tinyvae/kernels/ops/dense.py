@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..op import ADD, WORK, In, Op, Out, per, three_examples
-from ..scratch import line_parts_room, turned_room, turned_weight_room
+from ..scratch import line_parts_workspace, transposed_weight_workspace, transposed_x_workspace
 from .activation import ACT, ACTS, BY_CODE, IDENTITY, RELU
 
 
@@ -68,19 +68,19 @@ OPS = (
     Op(
         "dense_grad_x",
         (In("grad_y", "B", "N"), In("w", "K", "N"), WORK, Out("grad_x", "B", "K")),
-        _examples(), _flops, ulp=1, reduction=("N",), linear=True, work=turned_weight_room,
+        _examples(), _flops, ulp=1, reduction=("N",), linear=True, work=transposed_weight_workspace,
     ),
     Op(
         "dense_grad_w",
         (In("x", "B", "K"), In("grad_y", "B", "N"), ADD, WORK,
          Out("grad_w", "K", "N"), Out("grad_b", "N", optional=True)),
-        _examples(add=0), _flops, ulp=1, reduction=("B",), linear=True, work=turned_room,
+        _examples(add=0), _flops, ulp=1, reduction=("B",), linear=True, work=transposed_x_workspace,
         variants=({"no_grad_b": True}, {"add": 1}),
     ),
     Op(
         "bias_grad", (In("grad_y", "R", "N"), ADD, WORK, Out("grad_b", "N")),
         three_examples({"R": 1, "N": 1}, {"R": 9, "N": 7}, {"R": 128, "N": 400}, add=0),
-        per("R", "N"), ulp=1, reduction=("R",), linear=True, work=line_parts_room,
+        per("R", "N"), ulp=1, reduction=("R",), linear=True, work=line_parts_workspace,
         variants=({"add": 1},),
     ),
 )  # fmt: skip

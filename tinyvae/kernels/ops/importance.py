@@ -34,7 +34,7 @@ def importance_grad(h, eps, z, grad_z, weight, kl_weight, doubly, grad_h):
     grad_mean      = Σ_k path
     grad_log_sigma = Σ_k path · eps · exp(z_log_sigma) − c
     doubly = 1 leaves out the terms whose mean is zero, which is the doubly reparameterised gradient of Tucker et al.
-    2018, section 3 (k = 1: the path derivative of Roeder et al. 2017). q's own density counts along the path then:
+    2018, section 3 (k = 1: the path derivative of Roeder et al. 2017). q's density then counts along the path:
     path = (1 − kl_weight · (1 − weight)) · (grad_z + c · (z − eps · exp(−z_log_sigma))), and
     grad_log_sigma = Σ_k path · eps · exp(z_log_sigma). The factor in front is `weight` where kl_weight is 1.
     h, grad_h: (B, 2·latent). eps, z, grad_z: (R, latent). weight: (R,). kl_weight: (latent,) float64.

@@ -1,4 +1,4 @@
-"""Sums, labels behind rows, and images enlarged: what joins the parts of a network."""
+"""Sums, labels appended to rows, and upsampled images: what joins the parts of a network."""
 
 from __future__ import annotations
 

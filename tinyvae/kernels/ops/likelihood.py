@@ -1,7 +1,7 @@
 """Likelihoods: the negative log-likelihood of the pixels given a decoder's outputs, and its gradient in the same pass.
 
 A likelihood with n outputs per pixel reads them side by side, outputs (R, n·P): pixel p has columns n·p … n·p + n − 1.
-Every one gives nll (R,), normalising constants included, and the gradient, each row times row_scale.
+Each op computes nll (R,), normalising constants included, and the gradient, each row times row_scale.
 Row r belongs to image r // k, k = R / B.
 """
 
@@ -19,7 +19,7 @@ LEVELS = 256  # grey levels of a pixel: 0, 1/255, … 1
 LEAST_LOG_SIGMA = -6.0  # of a Gaussian whose sigma is free: 0.0025, two thirds of a grey level
 LEAST_LOG_SCALE = -7.0 - np.log(2)  # of a logistic; −7 on pixels in [−1, 1], as its authors have it
 NEAR = 1.0  # where |logits| are below it, the mean of a continuous Bernoulli is summed from its series
-TINY = 1e-30  # stands for 0 where a quotient of two vanishing numbers is taken
+TINY = 1e-30  # in place of 0 in a quotient of two vanishing numbers
 
 # B_2j / (2j)!, j = 1, 2, …: ½ coth(l/2) − 1/l = Σ_j B_2j / (2j)! · l^(2j − 1)
 COTH = (
@@ -199,7 +199,7 @@ def discretized_logistic_nll(outputs, x, row_scale, nll, grad_outputs):
 
 
 def categorical_nll(logits, x, row_scale, nll, grad_logits):
-    """nll = Σ_P log Σ_j exp(l_j) − l_level: each of the 256 grey levels of a pixel has a logit of its own.
+    """nll = Σ_P log Σ_j exp(l_j) − l_level: each of the 256 grey levels of a pixel has its own logit.
 
     grad_logits = row_scale · (softmax(l) − 1 at the level of x). van den Oord et al. 2016.
     logits: (R, 256·P). x: (B, P). row_scale, nll: (R,). grad_logits: (R, 256·P), or (0, 256·P) for none.

@@ -1,4 +1,4 @@
-"""Random numbers: Philox 4×32-10, a function of (seed, step, stream, position), and the layers that draw them."""
+"""Random numbers: Philox 4×32-10, a function of (seed, step, stream, position), and the ops that draw them."""
 
 from __future__ import annotations
 

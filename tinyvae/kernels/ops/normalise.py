@@ -1,4 +1,4 @@
-"""Normalisation: of each column over a batch, and of each row by itself."""
+"""Normalisation: of each column over a batch, and of each row."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ def objective(nll, kl, kl_weight, sums, metrics):
     sums[3] += B
 
 
-def aimed_objective(nll, kl, rates, sums, kl_weight, metrics):
-    """`objective`, where the KL's cost depends on the batch's KL divergences, and the weights that its gradient has.
+def targeted_objective(nll, kl, rates, sums, kl_weight, metrics):
+    """`objective` with free bits or a capacity on the batch's KL divergences, and the weights of its gradient.
 
     With kl_d the mean over the batch of dimension d, recon the mean of nll over rows, and beta = rates[KL_BETA]:
     free bits    loss = recon + beta · Σ_d max(KL_FREE, kl_d),        kl_weight_d = beta where kl_d > KL_FREE, else 0
     a capacity   loss = recon + beta · |Σ_d kl_d − KL_CAPACITY|,      kl_weight_d = beta · sign(Σ_d kl_d − KL_CAPACITY)
-    Kingma et al. 2016; Burgess et al. 2018, beta being their γ. The capacity, where there is
-    one (above 0), goes first. metrics = [loss, recon, Σ_d kl_d], sums += B · [loss, recon, Σ_d kl_d, 1].
+    Kingma et al. 2016; Burgess et al. 2018, beta being their γ. A capacity above 0 takes
+    precedence. metrics = [loss, recon, Σ_d kl_d], sums += B · [loss, recon, Σ_d kl_d, 1].
     nll: (R,). kl: (B, latent). rates: (8,), sums: (4,), kl_weight: (latent,), metrics: (3,), these four float64.
     """
     B = kl.shape[0]
@@ -57,7 +57,7 @@ def _objective_terms(a):
     return {"metrics": metrics, "sums": np.abs(a["sums"]) + len(a["kl"]) * np.array([*metrics, 1])}
 
 
-def _aimed_objective_terms(a):
+def _targeted_objective_terms(a):
     nll, kl, rates = np.abs(a["nll"]).mean(), np.abs(a["kl"]).mean(0), a["rates"]
     cost = rates[clock.KL_BETA] * (kl.sum() + rates[clock.KL_CAPACITY] + rates[clock.KL_FREE] * len(kl))
     metrics = np.array([nll + cost, nll, kl.sum()])
@@ -75,10 +75,10 @@ OPS = (
         terms=_objective_terms,
     ),
     Op(
-        "aimed_objective",
+        "targeted_objective",
         (In("nll", "R"), In("kl", "B", "L"), RATES_IN, InOut("sums", "4", dtype="float64"),
          Out("kl_weight", "L", dtype="float64"), Out("metrics", "3", dtype="float64")),
         _EXAMPLES, per("B", "L", cost=3), ulp=4, reduction=("B", "L"), rule=rows_rule,
-        terms=_aimed_objective_terms,
+        terms=_targeted_objective_terms,
     ),
 )  # fmt: skip

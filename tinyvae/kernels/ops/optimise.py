@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import clock
 from ..op import RATES_IN, WORK, In, InOut, Op, Option, flat_examples, per, results
-from ..scratch import norm_room
+from ..scratch import norm_workspace
 
 LEAST_M, LEAST_V = 1e-30, 1e-36  # an optimiser's moments below are 0; both are far above float32's subnormal numbers
 
@@ -72,7 +72,7 @@ def tick(plan, counters, rates):
     takes the ramp instead, and the weight is BETA throughout. A player that moves every n steps is at its update
     t = (STEP − 1) // n + 1; its corrections are 1 / (1 − βᵗ), its learning rate BASE_LR · min(1, t / LR_WARMUP) times
     1 (CONSTANT), GAMMA^((t − 1) // PERIOD) (STEPWISE) or ½ (1 + cos(π · done)) (COSINE), done = the share of the
-    updates after warm-up that lie behind.
+    updates done since warm-up.
     plan: (7 + 9·players,), rates: (8·players + latent,), float64. counters: (5,) uint64.
     """
     step = int(counters[clock.STEP]) + 1
@@ -141,7 +141,7 @@ OPS = (
         "grad_norm",
         (In("grads", "n"), Option("max_norm"), WORK,
          InOut("rates", str(clock.RATES), dtype="float64", draw="positive")),
-        flat_examples(max_norm=1.0), per("n", cost=2), ulp=4, reduction=("n",), work=norm_room,
+        flat_examples(max_norm=1.0), per("n", cost=2), ulp=4, reduction=("n",), work=norm_workspace,
         variants=({"max_norm": 0.0}, {"max_norm": 1e9}),
     ),
     Op(

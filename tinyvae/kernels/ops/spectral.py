@@ -19,14 +19,14 @@ def spectral_norm(weight, iterations, u, v, sigma, normalised):
     """
     v[...], sigma[...] = 0, 1
     for _ in range(iterations):
-        turned = weight @ u
-        length = np.linalg.norm(turned)
+        product = weight @ u
+        length = np.linalg.norm(product)
         if not length > LEAST_LENGTH * np.linalg.norm(u):
             break
-        v[...] = turned / length
-        turned = v @ weight
-        sigma[...] = np.linalg.norm(turned)
-        u[...] = turned / sigma
+        v[...] = product / length
+        product = v @ weight
+        sigma[...] = np.linalg.norm(product)
+        u[...] = product / sigma
     normalised[...] = weight / sigma
 
 
@@ -34,7 +34,7 @@ def spectral_norm_grad(grad_normalised, normalised, u, v, sigma, add, grad_weigh
     """grad_weight = (grad_normalised − <grad_normalised, normalised> v uᵀ) / sigma, <a, b> = Σ a · b.
 
     With u and v held constant sigma = vᵀ W u has the derivative v uᵀ, and d(W / sigma) = (dW − W/sigma · d sigma) /
-    sigma. Where u and v are the singular vectors nothing is held back: sigma has its maximum over u and v there.
+    sigma. Where u and v are the singular vectors that is exact: sigma has its maximum over u and v there.
     Miyato et al. 2018, section 2.3. grad_normalised, normalised, grad_weight: (K, N), the last added to with add = 1.
     u: (N,). v: (K,). sigma: (1,).
     """
@@ -47,11 +47,11 @@ def _spectral_norm_terms(a):
     """An iteration goes on with the errors of the one before; sigma and what it divides are as good as u is."""
     size, u, terms_u = np.abs(a["weight"]), a["u"], np.abs(a["u"])
     for _ in range(a["iterations"]):
-        turned = a["weight"] @ u
-        terms_v = size @ terms_u / np.linalg.norm(turned)
-        turned = turned / np.linalg.norm(turned) @ a["weight"]
-        sigma = np.linalg.norm(turned)
-        u, terms_u = turned / sigma, terms_v @ size / sigma
+        product = a["weight"] @ u
+        terms_v = size @ terms_u / np.linalg.norm(product)
+        product = product / np.linalg.norm(product) @ a["weight"]
+        sigma = np.linalg.norm(product)
+        u, terms_u = product / sigma, terms_v @ size / sigma
     along = np.abs(u) @ terms_u
     return {"v": terms_v, "u": terms_u, "sigma": np.array([sigma * along]), "normalised": size / sigma * along}
 

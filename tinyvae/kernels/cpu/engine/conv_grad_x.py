@@ -1,7 +1,7 @@
 """The gradient of a convolution to its input, which is also the transposed convolution.
 
 With as many channels as a vector has lanes, the gradient is a convolution again. The pixels h of the image fall into
-`stride` phases: those with h + padding = stride·t + a meet the kernel's rows u = a, a + stride, … only, at the
+`stride` phases: those with h + padding = stride·t + a use only the kernel's rows u = a, a + stride, …, at the
 output's rows t, t − 1, … So each phase is a convolution of stride 1 over the padded gradient, with its own part of
 the kernel, rotated by 180°, and no sum is ever scattered. With fewer channels the windows of the gradient are made, a
 few at a time, and added to the image where they belong.
@@ -21,7 +21,7 @@ from .windows import Grid, Pieces, aligned, clear, copy_padded, window_grid
 
 @inner
 def pack_phase(kind, w, shape, a, b, sh, sw, target):
-    """The part of the kernel (KH, KW, C, F) that phase (a, b) meets, rotated by 180°, as (taps, F)
+    """The part of the kernel (KH, KW, C, F) that phase (a, b) uses, rotated by 180°, as (taps, F)
     rows of C columns."""
     KH, KW, C, F = shape
     size, panel = size_of(kind), ACROSS * lanes_of(kind)
@@ -43,15 +43,15 @@ def first_and_count(size, phase, stride, padding):
 
 
 @in_tasks
-def gradient_tasks(task, n0, n1, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, apart):
-    """grad_x of the images n0 … n1 − 1, phase by phase; the padded gradients of the tasks lie `apart` bytes from each
+def gradient_tasks(task, n0, n1, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, spacing):
+    """grad_x of the images n0 … n1 − 1, phase by phase; the padded gradients of the tasks lie `spacing` bytes from each
     other, from `pad` on."""
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
     KH, KW, sh, sw, ph, pw, above, before, padded_rows, padded_columns = numbers
     size, panel = size_of(kind), ACROSS * lanes_of(kind)
     wide, panels = padded_columns * F * size, (C + panel - 1) // panel
-    pad += task * apart
+    pad += task * spacing
     clear(kind, pad, padded_rows * padded_columns * F)
     ends = Ends(FROM_BIAS if b.size else FROM_ZERO, np.int64(b.ctypes.data), relu)
     for n in range(n0, n1):
@@ -86,7 +86,7 @@ def untouched(image, h, v, sh, sw, R, Q, b, relu):
 
 
 @jit
-def backward_x(tiles, grad_y, w, b, numbers, relu, work, grad_x, tasks, pads, apart):
+def backward_x(tiles, grad_y, w, b, numbers, relu, work, grad_x, tasks, pads, spacing):
     """conv2d_grad_x by phases. numbers: the kernel, the stride, the padding, and of the padded gradient the zeros above
     and before it and its shape. work: the packed kernel, then, `pads` numbers on, the padded gradients."""
     sh, sw = numbers[2], numbers[3]
@@ -97,7 +97,7 @@ def backward_x(tiles, grad_y, w, b, numbers, relu, work, grad_x, tasks, pads, ap
             target = pack_phase(kind, np.int64(w.ctypes.data), w.shape, a, c, sh, sw, target)
     pad = packed + pads * size
     gradient_tasks(
-        grad_x.shape[0], tasks, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, apart * size
+        grad_x.shape[0], tasks, numbers, tiles, kind, grad_y, packed, b, relu, grad_x, pad, spacing * size
     )  # fmt: skip
 
 
@@ -121,11 +121,11 @@ def scatter(kind, patch, run, runs, image, wide):
 
 @in_tasks
 def scattered_tasks(
-    task, n0, n1, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, apart, patch, patch_apart
+    task, n0, n1, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, spacing, patch, patch_spacing
 ):  # fmt: skip
     """grad_x of the images n0 … n1 − 1; image, patch: the addresses of the first task's padded image and patch of
-    windows; those of the others are `apart` and `patch_apart` bytes apart."""
-    image, patch = image + task * apart, patch + task * patch_apart
+    windows; those of the others are `spacing` and `patch_spacing` bytes apart."""
+    image, patch = image + task * spacing, patch + task * patch_spacing
     _, OH, OW, F = grad_y.shape
     _, H, W, C = grad_x.shape
     KH, KW, sh, sw, ph, pw = geometry
@@ -169,7 +169,9 @@ def scattered_tasks(
 
 
 @jit
-def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, images, apart, patches, patch_apart):
+def backward_x_narrow(
+    tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, images, spacing, patches, patch_spacing
+):
     """conv2d_grad_x by scattering. work: the packed kernel (F, KH·KW·C); from `images` on the padded images, from
     `patches` on the patches."""
     KH, KW, C, F = w.shape
@@ -178,6 +180,6 @@ def backward_x_narrow(tiles, grad_y, w, b, geometry, relu, work, grad_x, tasks, 
     pack_panels(kind, Matrix(np.int64(w.ctypes.data), F * size, 1), 0, F, 0, K, packed, F * PANEL_BYTES)
     image, patch = packed + images * size, packed + patches * size
     scattered_tasks(
-        grad_x.shape[0], tasks, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, apart * size, patch,
-        patch_apart * size,
+        grad_x.shape[0], tasks, geometry, tiles, kind, grad_y, packed, b, relu, grad_x, image, spacing * size, patch,
+        patch_spacing * size,
     )  # fmt: skip

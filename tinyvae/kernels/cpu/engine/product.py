@@ -3,7 +3,7 @@ follows the last.
 
 B is first *packed*: copied, block by block, into a small buffer on the stack in the order in which the tile reads it.
 Then every read of the tile is the neighbour of the one before, whatever the strides were, and a transposed operand
-costs little more than a plain one. A is read where it stands, unless its rows fall on the same place of the cache. The
+costs little more than an ordinary one. A is read in place, unless its rows map to the same set of the cache. The
 sum over k is cut into the same blocks whatever the number of threads, and each element of C belongs to one task, so the
 bits do not depend on the threads.
 """
@@ -27,7 +27,7 @@ A_BYTES = max(TALL * A_ROW, *(DEPTH_BYTES // size * step for size, step in A_STE
 B_BYTES = DEPTH_BYTES // 4 * PANEL_BYTES  # one packed panel
 A_BLOCK, B_BLOCK = TILES * A_BYTES, GROUP * B_BYTES
 TABLE = TALL * 8  # bytes of a table of addresses
-SMALL = 1_000_000  # multiply-adds under which a second thread costs more than it gives
+SMALL = 1_000_000  # multiply-adds under which a second thread costs more than it saves
 ALIASED = 1024  # bytes: rows at multiples of this share a few sets of the first-level cache
 
 
@@ -116,14 +116,14 @@ def block(kind: float, tiles: int, a: Matrix, b: Matrix, y: Matrix, area: Area, 
 
 
 @inner
-def pack_panels(kind, b, k0, depth, jb, je, target, apart):
-    """Rows k0 … k0 + depth − 1 of the columns jb … je − 1 of B, in panels as wide as a tile, `apart` bytes from one to
-    the next; the last vector is filled up with zeros."""
+def pack_panels(kind, b, k0, depth, jb, je, target, spacing):
+    """Rows k0 … k0 + depth − 1 of the columns jb … je − 1 of B, in panels as wide as a tile, `spacing` bytes apart; the
+    last vector is padded with zeros."""
     size, lanes = size_of(kind), lanes_of(kind)
     panel = ACROSS * lanes
     if b.transposed:
         for j in range(jb, je, panel):
-            at, wide = target + (j - jb) // panel * apart, min(panel, je - j)
+            at, wide = target + (j - jb) // panel * spacing, min(panel, je - j)
             pack_transposed(kind, b.at + j * b.row + k0 * size, b.row, wide, depth, at, PANEL_BYTES)
     else:
         whole = (je - jb) // panel
@@ -132,7 +132,7 @@ def pack_panels(kind, b, k0, depth, jb, je, target, apart):
             for _ in range(whole):
                 for i in range(0, PANEL_BYTES, VECTOR_BYTES):
                     copy_whole(kind, source + i, at + i)
-                source, at = source + PANEL_BYTES, at + apart
+                source, at = source + PANEL_BYTES, at + spacing
             for j in range(jb + whole * panel, je, lanes):
                 copy_vector(kind, source, at, je - j)
                 source, at = source + VECTOR_BYTES, at + VECTOR_BYTES
@@ -162,7 +162,7 @@ def product(blocks, tiles, a, a_transposed, b, b_transposed, add, bias, relu, ou
     # columns first: then no two threads pack the same numbers of B; rows too where the columns do not suffice
     across = max(1, min(threads, N // (ACROSS * lanes)))
     down = max(1, min(threads // across, M // TALL))
-    # Numba's addresses are unsigned, and beside a signed number they would become floats
+    # Numba's addresses are unsigned, and with a signed number they would become floats
     left = Matrix(np.int64(a.ctypes.data), a.shape[1] * size, a_transposed)
     right = Matrix(np.int64(b.ctypes.data), b.shape[1] * size, b_transposed)
     y = Matrix(np.int64(out.ctypes.data), N * size, 0)

@@ -224,7 +224,7 @@ def cut(count, part, parts, unit):
 
 @inner
 def address_of(array):
-    """Signed: Numba's addresses are not, and beside a signed number they would become floats."""
+    """Signed: Numba's addresses are not, and with a signed number they would become floats."""
     return np.int64(array.ctypes.data)
 
 

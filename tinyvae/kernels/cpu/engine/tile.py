@@ -3,8 +3,8 @@ rate.
 
     C[i, j] = start[i, j] + Σ_n Σ_u Σ_k A[i, n, u, k] · B[n, u, k, j]      i < rows ≤ TALL, j < columns ≤ ACROSS · lanes
 
-A plain product has one n and one u. In a convolution u counts rows of an image, of which each piece of K numbers lies
-together in memory; in the gradient of its weight n counts images.
+An ordinary product has one n and one u. In a convolution u counts rows of an image, where each piece of K numbers is
+contiguous in memory; in the gradient of its weight n counts images.
 
 LLVM is the compiler behind Numba. Its code is typed: <16 x float> is a vector of 16 floats that lives in one register
 of an AVX-512 machine. A loop is a block that jumps back to itself, and a *phi* at its top says where a value comes
@@ -179,7 +179,7 @@ class Ends(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A matrix in memory: its address, bytes from row to row, and whether it stands there transposed."""
+    """A matrix in memory: its address, bytes from row to row, and whether it is stored transposed."""
 
     at: int
     row: int
@@ -447,7 +447,7 @@ def call(typing, at, kind, numbers):
 @cache
 def address(function, itemsize: int) -> int:
     """Where function(kind, …) for numbers of `itemsize` bytes lies in memory; compiled, or read from the disk, when
-    first asked. Its annotations tell the types of the other arguments: int, or a NamedTuple of them.
+    first asked. Its annotations state the types of the other arguments: int, or a NamedTuple of them.
 
     The address is that of the wrapper that Numba makes for callers in C: plain arguments, no Python objects.
     """

@@ -1,9 +1,9 @@
-"""exp, log and their kin in plain arithmetic, so that LLVM computes a whole vector of them at a time.
+"""exp, log and related functions in basic arithmetic, so that LLVM computes a whole vector of them at a time.
 
 A loop that calls the C library's exp runs one number at a time. A loop of sums, products and comparisons alone becomes
 vector code. So each function here brings its argument into a short interval where a polynomial is as good as the dtype,
 and undoes that afterwards. Every product with a following sum is a `muladd`: no compiler flag decides how it rounds, so
-a number gets the same bits wherever in a vector it stands. NaN stays NaN.
+a number gets the same bits wherever in a vector it is. NaN stays NaN.
 
 Errors are stated for float32 and float64, as the largest seen among 10⁷ numbers, in units in the last place (ulp).
 Coefficients: interpolation at Chebyshev points, in extended precision, rounded.

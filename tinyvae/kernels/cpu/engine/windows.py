@@ -1,7 +1,7 @@
 """Windows of padded images on the register tile, channels last: what a convolution and its gradients share.
 
 Channels last, the part of a window in one row of a padded image, KW·C numbers, lies in one piece in memory. So the tile
-reads windows where they stand: it is given the address of each window's first number, the distance from one row of
+reads windows in place: it is given the address of each window's first number, the distance from one row of
 the image to the next, and runs over the KH rows. No window is ever stored.
 
 Each image is copied into a padded one in scratch memory first, small enough to stay in the cache, with zeros around
@@ -19,7 +19,7 @@ from .tile import ACROSS, TALL, VECTOR_BYTES, Steps, tile
 
 
 class Grid(NamedTuple):
-    """Windows, or their sums: the address of the first, bytes to the next one below, and to the next one beside it."""
+    """Windows, or their sums: the address of the first, bytes to the one below, and to the one to the right."""
 
     at: int
     down: int
@@ -36,7 +36,7 @@ class Pieces(NamedTuple):
 
 @inner
 def aligned(work):
-    """The first address in `work` on a vector's boundary; the scratch has room for what is left out."""
+    """The first address in `work` on a vector's boundary; the workspace includes the numbers skipped."""
     return (work.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
 
 

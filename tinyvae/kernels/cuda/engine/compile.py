@@ -1,7 +1,7 @@
 """How a kernel of this column is written down, compiled, kept and launched.
 
 Every kernel sees flat arrays: `launch` flattens what it is given, so that an index is one unsigned number, and the
-lengths travel beside them. A Python int travels as uint32, also in a tuple, a float as float64; what must be of the
+lengths are passed with them. A Python int is passed as uint32, also in a tuple, a float as float64; what must be of the
 arrays' own dtype is passed as one of its scalars.
 """
 
@@ -42,7 +42,7 @@ class Kernel:
     """A kernel for any dtype: `function`, compiled for the types of its arguments when it is first launched.
 
     expect: instructions that the machine code for float32 must contain, by the names that the disassembler gives them.
-    max_registers: a cap for the compiler, None for its own choice. doubles: for float32 too it computes in float64.
+    max_registers: a cap for the compiler, None for no cap. doubles: for float32 too it computes in float64.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Kernel:
 
     @cached_property
     def dispatcher(self) -> Any:
-        """Numba's object, made when it is first asked for."""
+        """Numba's object, made at first use."""
         if SIMULATED:
             return cuda.jit(self.function)
         options = {} if self.max_registers is None else {"max_registers": self.max_registers}

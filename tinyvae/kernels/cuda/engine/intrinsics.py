@@ -2,15 +2,15 @@
 cosine and sine of half turns. In the simulator, the same in plain Python.
 
 Each is written twice, once as the machine's instruction and once for the simulator, and is called in one way:
-    a0, a1, a2, a3 = load4(array, index)      four neighbours; array[index] stands on 16 bytes, of bytes on four
+    a0, a1, a2, a3 = load4(array, index)      four neighbours; array[index] is aligned to 16 bytes, of bytes to four
     store4(array, index, a0, a1, a2, a3)
     cos_pi(x), sin_pi(x)                      cos πx, sin πx in x's dtype; unlike math.cos, no large x needs a stack
     copy1(shared, to, source, at, inside)     shared[to] = source[at] if inside else 0, some time before wait_copies
     copy16(shared, to, source, at, inside)    the same with the 16 bytes that begin there, on 16 bytes on both sides
     commit_copies()                           closes a group of copies: all that this thread began since the last one
     wait_copies(n)                            until at most the n youngest groups of this thread are under way
-    x = anew(x)                               the uint32 it was; what follows from it takes up no register until then
-    a0, a1 = load2(array, index)              two neighbours; array[index] stands on two of them
+    x = anew(x)                               the uint32 it was; what follows from it occupies no register until then
+    a0, a1 = load2(array, index)              two neighbours; array[index] is aligned to two of them
     bits = tf32(x)                            a float32 rounded for mma_tf32, which ignores its last 13 bits; a uint32
     c0, … c3 = mma_tf32(c0, … c3, a0, … a3, b0, b1)
                                               c + a b by a whole warp: a 16×8, b 8×8, c 16×8. Lane 4 g + q holds of a

@@ -1,7 +1,7 @@
 """Philox words for four places to a thread, and how the elements at these places are read and written.
 
 A thread computes one block of Philox, four words, for the four positions that they belong to. A row may begin in the
-middle of a block: its element 0 then stands at place `lane` of the first block, and the places before it are left out,
+middle of a block: its element 0 is then at place `lane` of the first block, and the places before it are left out,
 like those behind its end. The clock is read by the kernels and never by the host: a recorded step draws anew.
 """
 
@@ -74,7 +74,7 @@ def get_one(array, start, n, place, lane):
 def get_four(array, start, n, first, lane, whole):
     """The elements at four places of the n that begin at array[start]; 0 where there is none.
 
-    whole: array[start] stands where a vector may be loaded.
+    whole: array[start] is aligned to a vector.
     """
     if whole and lane == 0 and first + np.uint32(4) <= n:
         return load4(array, start + first)

@@ -19,16 +19,16 @@ from .tile import NOWHERE, Arithmetic, Operand, Tile, spot
 
 
 @device_function
-def four_steps(x, count, apart, pitch, deep, stages, at):
+def four_steps(x, count, spacing, pitch, deep, stages, at):
     """Loads x[n · count + i], number i of step k + n of those that this thread needs, 0 ≤ n < 4."""
     if deep:
         for i in range(count):
-            x[i], x[count + i], x[2 * count + i], x[3 * count + i] = load4(stages, at + i * apart * pitch)
+            x[i], x[count + i], x[2 * count + i], x[3 * count + i] = load4(stages, at + i * spacing * pitch)
     else:
         for n in range(4):
             for i in range(0, count, 4):
                 m = n * count + i
-                x[m], x[m + 1], x[m + 2], x[m + 3] = load4(stages, at + (n * pitch + i * apart))
+                x[m], x[m + 1], x[m + 2], x[m + 3] = load4(stages, at + (n * pitch + i * spacing))
 
 
 def fused_multiply_add(dtype: Any, tile: Tile, deep_a: bool, deep_b: bool) -> Arithmetic:
@@ -81,9 +81,9 @@ def product(dtype: Any, tile: Tile, a: Operand, b: Operand, place: Callable[...,
         a, geometry_a, b, geometry_b, bias, (M, N, K, share), (has_bias, act, add), geometry_c, c, grad_b
 
     c[to] = act(Σ a b + bias[channel]), added to what is there where add is 1; (to, channel) = place(geometry_c, part,
-    row, column), to = NOWHERE where nothing is stored. Part z sums the steps that a.steps gives it; share is a multiple
-    of tile.depth. Where b is a flat matrix, one more row of blocks gives grad_b, the sums of b's columns, in row 0's
-    place. quads: N is a multiple of 4, and four columns stand on 16 bytes together, in c and in the bias.
+    row, column), to = NOWHERE where nothing is stored. Part z sums its steps, those of a.steps; share is a multiple of
+    tile.depth. Where b is a flat matrix, one more row of blocks computes grad_b, the sums of b's columns, in row 0's
+    place. quads: N is a multiple of 4, and four columns are aligned to 16 bytes, in c and in the bias.
     """
     U, kind = np.uint32, np.dtype(dtype).type
     ROWS, COLUMNS, DEPTH, TALL, WIDE, SLICES, STAGES, TENSOR = tile

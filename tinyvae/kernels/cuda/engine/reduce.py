@@ -14,7 +14,7 @@ from .compile import device_function
 
 @device_function
 def group_sum(value, shared, group):
-    """The sum over the threads of one's own group: `group` neighbours, a power of two. Every thread gets it."""
+    """The sum over the threads of the caller's group: `group` neighbours, a power of two. Every thread gets it."""
     thread = np.uint32(cuda.threadIdx.x)
     place = thread & np.uint32(group - 1)
     shared[thread] = value

@@ -12,7 +12,7 @@ from ....device import cuda
 from .compile import Kernel, blocks_for, device_function, launch
 
 THREADS = 256
-FEW = 16  # lines up to which each thread takes a column of its own
+FEW = 16  # lines up to which each thread sums one column
 
 
 @device_function

@@ -11,16 +11,16 @@ from .tile import Arithmetic
 
 
 @device_function
-def two_steps(x, count, apart, pitch, deep, stages, at):
+def two_steps(x, count, spacing, pitch, deep, stages, at):
     """Loads x[n · count + i], number i of step n of those that this thread needs, 0 ≤ n < 2, rounded to tf32."""
     if deep:
         for i in range(count):
-            x0, x1 = load2(stages, at + i * apart * pitch)
+            x0, x1 = load2(stages, at + i * spacing * pitch)
             x[i], x[count + i] = tf32(x0), tf32(x1)
     else:
         for n in range(2):
             for i in range(0, count, 4):
-                x0, x1, x2, x3 = load4(stages, at + (n * pitch + i * apart))
+                x0, x1, x2, x3 = load4(stages, at + (n * pitch + i * spacing))
                 m = n * count + i
                 x[m], x[m + 1], x[m + 2], x[m + 3] = tf32(x0), tf32(x1), tf32(x2), tf32(x3)
 
@@ -31,7 +31,7 @@ def tensor_cores(dtype, tile, deep_a, deep_b):
     The instruction multiplies 16 rows by 8 steps with 8 steps by 8 columns. In a warp, lane 4 g + q holds of a the rows
     g and g + 8 and of b the column g, at the steps q and q + 4; of the result the same rows, and the columns 2 q and
     2 q + 1. Which rows, columns and steps of the tile are called so is free: a thread's rows g and g + 8 are any two
-    of those that it loads, and its steps q and q + 4 stand for 2 q and 2 q + 1, neighbours in memory.
+    of those that it loads, and its steps q and q + 4 are 2 q and 2 q + 1, neighbours in memory.
     """
     U = np.uint32
     ACROSS, DOWN = tile.columns // tile.wide, tile.rows // tile.tall

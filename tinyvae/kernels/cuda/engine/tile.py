@@ -1,6 +1,6 @@
 """A product's tiles: which one is taken, how it is shared out among threads, how numbers come into shared memory.
 
-A stage holds a piece of a and a piece of b, each as it stands in memory, line by line, with a gap behind each line:
+A stage holds a piece of a and a piece of b, each as it is in memory, line by line, with a gap behind each line:
     deep:  one line for each row of a (column of b), `depth` numbers long: what lies along K in memory
     flat:  one line for each of `depth` steps along K, as long as the tile is: what lies along M (or N) in memory
 Three pairs are met with: x w is deep · flat, grad_y wᵀ deep · deep, xᵀ grad_y flat · flat.
@@ -24,7 +24,7 @@ class Tile(NamedTuple):
 
     tall × wide: a's rows by b's columns that a thread loads. slices: groups of threads that make the same tile from
     different steps of a stage, where a tile alone would leave too few threads. stages: buffers, of which all but one
-    are filled ahead. tensor: on tensor cores, one thread for two of plain arithmetic.
+    are filled ahead. tensor: on tensor cores, one thread for two of ordinary arithmetic.
     """
 
     rows: int
@@ -113,7 +113,7 @@ class Arithmetic(NamedTuple):
 
         corner(thread) -> down, across, the first step that it loads, across of its first sum
         multiply(sums, stages, from_a, from_b)
-            adds a stage, of which the thread's first numbers stand at from_a and from_b;
+            adds a stage, of which the thread's first numbers are at from_a and from_b;
             sums[(i · wide + j) · pair + p] belongs to row i and column j, p further across
     """
 
@@ -123,17 +123,17 @@ class Arithmetic(NamedTuple):
 
 
 @device_function
-def spot(deep, i, first, apart):
-    """Number i of a thread's rows (or columns) of a tile, for the thread that is the `first` of `apart`; all uint32.
+def spot(deep, i, first, spacing):
+    """Number i of a thread's rows (or columns) of a tile, for the thread that is the `first` of `spacing`; all uint32.
     Where they are lines, the threads' lines lie side by side; where they lie in lines, a thread has four neighbours at
     a time."""
     four = np.uint32(4)
-    return np.uint32(first + i * apart if deep else (first + i // four * apart) * four + i % four)
+    return np.uint32(first + i * spacing if deep else (first + i // four * spacing) * four + i % four)
 
 
 @cache
 def matrix(deep: bool, length: int, tile: Tile, width: int) -> Operand:
-    """A row-major matrix as it stands; geometry = (numbers in a row of it, rows of a or columns of b).
+    """A row-major matrix, read in place; geometry = (numbers in a row of it, rows of a or columns of b).
 
     deep: its rows lie along K. length: tile.rows for a, tile.columns for b. width: numbers copied at a time, 16 bytes
     of them where the matrix is aligned and its rows are whole multiples, else 1.

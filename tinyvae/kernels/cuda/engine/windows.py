@@ -1,7 +1,7 @@
-"""The windows of an image as operands of a product: a matrix that is never stored, read from the image as it stands.
+"""The windows of an image as operands of a product: a matrix that is never stored, read from the image in place.
 Channels are last.
 
-A row is a window (n, r, q), a column one of its numbers (u, v, c). Where the number stands in the image is a sum: the
+A row is a window (n, r, q), a column one of its numbers (u, v, c). The number's place in the image is a sum: the
 window's corner, and the number's offset from it, each of them an index, a row and a column. Lengths are unsigned, so
 what is added comes before what is taken away, and a length that divides travels as a `divisor`.
 """
