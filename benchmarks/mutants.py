@@ -60,8 +60,7 @@ TESTS = [
     *(f"!tests/{room}/*" for room in ("app", "bench", "cuda", "datasets", "learn", "pictures")),
 ]  # fmt: skip
 LEFT_OUT = (  # tests that take long, and see nothing that shorter ones do not
-    "cuda or directions_of_models or default_sizes or random_moments or another_process"
-    " or other_threads"
+    "cuda or directions_of_models or default_sizes or random_moments or another_process or other_threads"
 )
 SUBJECTS = {
     "ops": {
@@ -490,9 +489,7 @@ class Bench:
         print(said[-1500:])
         return report
 
-    def tried(
-        self, mutant: Mutant, order: list[list[str]], subject: dict, limit: float, stale: list[str]
-    ) -> dict:
+    def tried(self, mutant: Mutant, order: list[list[str]], subject: dict, limit: float, stale: list[str]) -> dict:
         """The verdict on one mistake."""
         path = self.tree / mutant.file
         plain, stat, begun = path.read_bytes(), path.stat(), time.monotonic()

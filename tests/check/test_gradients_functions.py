@@ -156,12 +156,7 @@ CAUSES = {
     ),
     "signs": (np.tanh, lambda g, x: g * (1 - np.tanh(x)), (X,), "all signs are right"),
     "left out": (lambda x, b: 2 * x, lambda g, x, b: (2 * g, g.sum(axis=0)), (X, B[:3]), "forward pass leaves it out"),
-    "mask": (
-        lambda x: np.maximum(x, 0),
-        lambda g, x: g * 1.0,
-        (X,),
-        "a mask or a case distinction",
-    ),
+    "mask": (lambda x: np.maximum(x, 0), lambda g, x: g * 1.0, (X,), "a mask or a case distinction"),
     "log of 0": (lambda x: np.full(4, np.nan) * x[:, 0], lambda g, x: 0 * x, (X,), "the outputs are not finite"),
 }
 

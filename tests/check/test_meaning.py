@@ -14,10 +14,7 @@ from tinyvae.device import open_device
 from tinyvae.kernels import OPS
 from tinyvae.kernels.check import assert_close
 from tinyvae.kernels.clock import LR, NORM, STEP, Stream
-from tinyvae.layers import (
-    Latent,
-    Sequential,
-)
+from tinyvae.layers import Latent, Sequential
 from tinyvae.layers.params import ParamTable
 from tinyvae.training.step import Feed, OptimizerState, Step, evaluate_pass
 

@@ -11,15 +11,7 @@ from tinyvae.check.meaning import MEANINGS as MEANINGS_OF_MODELS
 from tinyvae.check.meaning_layers import LAYER_MEANINGS, UNIT_NORM
 from tinyvae.check.meaning_likelihoods import LIKELIHOOD_MEANINGS, TARGETED
 from tinyvae.check.meaning_ops import OP_MEANINGS
-from tinyvae.check.museum import (
-    EXHIBITS,
-    checks_for,
-    detect,
-    exhibit,
-    find,
-    planted,
-    wrong_functions,
-)
+from tinyvae.check.museum import EXHIBITS, checks_for, detect, exhibit, find, planted, wrong_functions
 from tinyvae.check.museum.exhibit import Exhibit
 from tinyvae.check.table import checks, run_check
 from tinyvae.errors import TinyvaeError

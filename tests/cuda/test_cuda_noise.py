@@ -9,19 +9,7 @@ import pytest
 from tinyvae.device import open_device
 from tinyvae.kernels import OPS
 from tinyvae.kernels.check import call, call_reference
-from tinyvae.kernels.clock import (
-    CLIP,
-    CONSTANT,
-    COSINE,
-    COUNTERS,
-    CURSOR,
-    NORM,
-    RATES,
-    ROW,
-    SEED,
-    STEP,
-    STEPWISE,
-)
+from tinyvae.kernels.clock import CLIP, CONSTANT, COSINE, COUNTERS, CURSOR, NORM, RATES, ROW, SEED, STEP, STEPWISE
 from tinyvae.kernels.op import FLOATS
 from tinyvae.kernels.scratch import SUMMED, norm_sums
 

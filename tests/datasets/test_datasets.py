@@ -112,11 +112,7 @@ class TestNames:
         monkeypatch.setenv("TINYVAE_DATA", str(tmp_path))
         monkeypatch.setattr(mnist_files, "SYSTEM_FOLDER", tmp_path / "none")
         rows = tinyvae.datasets.available()
-        assert [(row.name, row.found) for row in rows] == [
-            ("mnist", True),
-            ("fashion-mnist", False),
-            ("sprites", True),
-        ]
+        assert [(row.name, row.found) for row in rows] == [("mnist", True), ("fashion-mnist", False), ("sprites", True)]
         assert "apt-get install dataset-fashion-mnist" in rows[1].where
 
 

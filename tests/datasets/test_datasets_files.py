@@ -37,10 +37,7 @@ def same_images(a, b):
 class TestNpz:
     @pytest.mark.parametrize(
         "keys",
-        [
-            ("train_images", "train_labels", "test_images", "test_labels"),
-            ("x_train", "y_train", "x_test", "y_test"),
-        ],
+        [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")],
     )
     @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
     def test_two_parts(self, tmp_path, keys, save):
@@ -139,11 +136,7 @@ class TestNpz:
             load(path)
 
     @settings(max_examples=60, deadline=None)
-    @given(
-        flips=FLIPS,
-        cut=CUT,
-        packed=st.booleans(),
-    )
+    @given(flips=FLIPS, cut=CUT, packed=st.booleans())
     def test_mutations_raise_nothing_but_data_errors(self, tmp_path_factory, flips, cut, packed):
         buffer = io.BytesIO()
         (np.savez_compressed if packed else np.savez)(buffer, images=IMAGES, labels=LABELS)

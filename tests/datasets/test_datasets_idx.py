@@ -241,12 +241,7 @@ def test_write_where_no_folder_is(tmp_path):
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    zipped=st.booleans(),
-    flips=FLIPS,
-    cut=CUT,
-    tail=st.binary(max_size=3),
-)
+@given(zipped=st.booleans(), flips=FLIPS, cut=CUT, tail=st.binary(max_size=3))
 def test_mutations_raise_nothing_but_data_errors(tmp_path_factory, zipped, flips, cut, tail):
     raw = header(3, 4, 5, code=0x0B) + bytes(range(120))
     data = damaged(gzip.compress(raw, mtime=0) if zipped else raw, flips, cut)

@@ -19,11 +19,7 @@ from tinyvae.measure.doctor import game as gan_doctor
 from tinyvae.measure.doctor import latent as doctor
 from tinyvae.measure.doctor import signs as gan_signs
 from tinyvae.measure.doctor.diagnosis import Diagnosis
-from tinyvae.measure.doctor.signs import (
-    game_figures,
-    missing_classes,
-    sample_figures,
-)
+from tinyvae.measure.doctor.signs import game_figures, missing_classes, sample_figures
 from tinyvae.measure.evaluate import evaluate
 from tinyvae.models import Abilities
 from tinyvae.models.model import Player

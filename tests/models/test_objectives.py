@@ -13,12 +13,7 @@ from tinyvae.check import Plan
 from tinyvae.config import Adam, TrainConfig
 from tinyvae.errors import ConfigError, KernelError
 from tinyvae.kernels.clock import KL_BETA, RATES
-from tinyvae.layers import (
-    Bernoulli,
-    ContinuousBernoulli,
-    GaussianOptimal,
-    make_likelihood,
-)
+from tinyvae.layers import Bernoulli, ContinuousBernoulli, GaussianOptimal, make_likelihood
 from tinyvae.layers.likelihood import NAMED
 from tinyvae.training import checkpoint
 from tinyvae.training.step import Feed, Step, make_plan

@@ -335,11 +335,7 @@ def take_apart(data, path):
 
 def refused(path, run, message):
     """Load, load into and restore all refuse `path` in one sentence that names it, and change nothing."""
-    for attempt in (
-        lambda: load(path),
-        lambda: load(path, into=run.model),
-        lambda: restore(path, run.model, run.step),
-    ):
+    for attempt in (lambda: load(path), lambda: load(path, into=run.model), lambda: restore(path, run.model, run.step)):
         before = run.bits()
         with pytest.raises(CheckpointError, match=message) as caught:
             attempt()

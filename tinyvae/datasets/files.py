@@ -18,13 +18,7 @@ KINDS = (
 )
 
 
-def load_path(
-    path: Path,
-    image_size: tuple[int, int] | None,
-    color: bool | None,
-    holdout: float,
-    seed: int,
-) -> Dataset:
+def load_path(path: Path, image_size: tuple[int, int] | None, color: bool | None, holdout: float, seed: int) -> Dataset:
     """What is at `path`; errors about the arrays in a file name the file."""
     try:
         name = path.resolve().name
@@ -72,12 +66,7 @@ def _read_file(path: Path) -> Arrays:
 
 
 def _load_pictures(
-    folder: Path,
-    name: str,
-    image_size: tuple[int, int] | None,
-    color: bool | None,
-    holdout: float,
-    seed: int,
+    folder: Path, name: str, image_size: tuple[int, int] | None, color: bool | None, holdout: float, seed: int
 ) -> Dataset:
     check_image_size(image_size)
     if {sub.name for sub in sub_folders(folder)} == {"train", "test"}:

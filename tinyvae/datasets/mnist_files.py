@@ -82,10 +82,7 @@ def how_to_get_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> 
 
 
 def read_folder(
-    folder: Path,
-    name: str,
-    sha256: tuple[str, ...] | None = None,
-    label_names: tuple[str, ...] | None = None,
+    folder: Path, name: str, sha256: tuple[str, ...] | None = None, label_names: tuple[str, ...] | None = None
 ) -> Dataset:
     """The four files in `folder`, gzipped or not; with `sha256`, their raw bytes must have these sums."""
     files = find_files(folder)

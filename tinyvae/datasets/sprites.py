@@ -19,13 +19,7 @@ _RADIUS = 7 / 32  # of the picture's side, at scale 1; also the margin that the 
 
 
 def make_sprites(
-    size: int = 32,
-    *,
-    scales: int = 4,
-    rotations: int = 12,
-    positions: int = 10,
-    holdout: float = 0.1,
-    seed: int = 0,
+    size: int = 32, *, scales: int = 4, rotations: int = 12, positions: int = 10, holdout: float = 0.1, seed: int = 0
 ) -> Dataset:
     """White shapes on black, (N, size, size, 1) uint8, one picture for every combination of five factors.
 

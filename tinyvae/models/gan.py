@@ -11,16 +11,7 @@ from ..errors import ConfigError
 from ..layers.layer import Layer, Shape
 from ..layers.likelihood import Bernoulli
 from ..layers.priors import StandardNormal
-from .adversarial import (
-    FAKE,
-    PLAYER_ADAM,
-    REAL,
-    JudgedConfig,
-    Verdict,
-    declare_verdict,
-    geometric_mean,
-    has_spectral,
-)
+from .adversarial import FAKE, PLAYER_ADAM, REAL, JudgedConfig, Verdict, declare_verdict, geometric_mean, has_spectral
 from .methods import Abilities
 from .model import Batch, Model, Part, Player, Setup
 from .networks import Networks, judging

@@ -95,11 +95,7 @@ class Methods:
         return self.decode(self.encode(x, labels)[0], labels)
 
     def sample(
-        self,
-        n: int,
-        seed: int | None = None,
-        prior: Prior | None = None,
-        labels: np.ndarray | None = None,
+        self, n: int, seed: int | None = None, prior: Prior | None = None, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n images decoded from draws of the model's prior, or of `prior`.
 

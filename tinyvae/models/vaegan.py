@@ -13,15 +13,7 @@ from ..layers.latent import Latent
 from ..layers.layer import Layer, Shape
 from ..layers.likelihood import Bernoulli, Gaussian
 from ..layers.priors import StandardNormal
-from .adversarial import (
-    FAKE,
-    PLAYER_ADAM,
-    REAL,
-    Verdict,
-    declare_verdict,
-    geometric_mean,
-    has_spectral,
-)
+from .adversarial import FAKE, PLAYER_ADAM, REAL, Verdict, declare_verdict, geometric_mean, has_spectral
 from .methods import Abilities
 from .model import Batch, Model, Part, Player, Setup
 from .networks import Networks, conv_features, dense_discriminator, judging

@@ -10,19 +10,7 @@ import numpy as np
 from ..config import Adam, Optimizer, TrainConfig, make_optimizer
 from ..errors import DataError
 from ..kernels import OPS
-from ..kernels.clock import (
-    CLIP,
-    COSINE,
-    COUNTERS,
-    EPOCH,
-    PLAN,
-    PLAN_HEAD,
-    SCHEDULES,
-    SEED,
-    STEP,
-    Clock,
-    Stream,
-)
+from ..kernels.clock import CLIP, COSINE, COUNTERS, EPOCH, PLAN, PLAN_HEAD, SCHEDULES, SEED, STEP, Clock, Stream
 from ..kernels.ops.noise import philox_bits
 from ..models import Batch, Model, Player
 

@@ -42,11 +42,7 @@ def product_backward_by_loops(grad_y, x, w):
 
 
 ANSWERS = {
-    "numerical_gradient": (
-        numerical_gradient_in_place,
-        numerical_gradient_by_one_hot,
-        numerical_gradient_by_nditer,
-    ),
+    "numerical_gradient": (numerical_gradient_in_place, numerical_gradient_by_one_hot, numerical_gradient_by_nditer),
     "tanh_backward": (
         lambda grad_y, x: grad_y / np.cosh(x) ** 2,
         lambda grad_y, x: grad_y * (1 - np.tanh(x)) * (1 + np.tanh(x)),

@@ -90,9 +90,5 @@ ANSWERS = {
         lambda step, n, batch_size: (int((step - 1) / n), (step - 1 - n * ((step - 1) // n)) * batch_size),
     ),
     "philox_round": (philox_round_by_divmod, philox_round_in_numpy, philox_round_by_text),
-    "box_muller": (
-        box_muller_complex,
-        box_muller_one_by_one,
-        box_muller_by_waves,
-    ),
+    "box_muller": (box_muller_complex, box_muller_one_by_one, box_muller_by_waves),
 }

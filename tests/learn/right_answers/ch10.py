@@ -79,10 +79,6 @@ def affine_grad_in_two_branches(grad_y, u, add, grad_gain, grad_shift):
 
 ANSWERS = {
     "standardise": (standardise_row_by_row, standardise_from_moments, standardise_by_projection),
-    "standardise_grad": (
-        standardise_grad_by_jacobian,
-        standardise_grad_in_steps,
-        standardise_grad_in_loops,
-    ),
+    "standardise_grad": (standardise_grad_by_jacobian, standardise_grad_in_steps, standardise_grad_in_loops),
     "affine_grad": (affine_grad_by_where, affine_grad_in_loops, affine_grad_in_two_branches),
 }
