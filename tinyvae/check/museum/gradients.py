@@ -203,16 +203,22 @@ def turned(w: Array) -> Array:
     return np.ascontiguousarray(w[::-1, ::-1])
 
 
-def kernel_flipped_throughout(x: Array, w: Array, *rest: Any) -> None:
+def kernel_flipped_throughout(
+    x: Array, w: Array, b: Array, stride: tuple[int, int], padding: tuple[int, int], act: int, work: Array,
+    y: Array,
+) -> None:  # fmt: skip
     """A true convolution in all three passes. It learns as well; weights from elsewhere give
     nonsense."""
-    right.conv2d(x, turned(w), *rest)
+    right.conv2d(x, turned(w), b, stride, padding, act, work, y)
 
 
-def kernel_flipped_backward(grad_y: Array, w: Array, *rest: Any) -> None:
+def kernel_flipped_backward(
+    grad_y: Array, w: Array, b: Array, stride: tuple[int, int], padding: tuple[int, int], act: int, work: Array,
+    grad_x: Array,
+) -> None:  # fmt: skip
     """The gradient's convolution takes the kernel as it stands: with symmetric test kernels nobody
     notices."""
-    right.conv2d_grad_x(grad_y, turned(w), *rest)
+    right.conv2d_grad_x(grad_y, turned(w), b, stride, padding, act, work, grad_x)
 
 
 def flipped_grad_w(
@@ -261,9 +267,12 @@ def first_image_only(
         write(grad_b, grad_y[0].sum(axis=(0, 1)), add)
 
 
-def transposed_without_bias(grad_y: Array, w: Array, b: Array, *rest: Any) -> None:
+def transposed_without_bias(
+    grad_y: Array, w: Array, b: Array, stride: tuple[int, int], padding: tuple[int, int], act: int, work: Array,
+    grad_x: Array,
+) -> None:  # fmt: skip
     """The transposed convolution has a bias with a gradient, and does not add it."""
-    right.conv2d_grad_x(grad_y, w, NONE, *rest)
+    right.conv2d_grad_x(grad_y, w, NONE, stride, padding, act, work, grad_x)
 
 
 CONVOLUTION = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,13 @@ right = load("numpy", unchecked=True)  # what the ops give that are not wrong
 # ---------------------------------------------------------------------------------------------- optimisers
 
 
-def no_bias_correction(grads: Array, rates: Array, *rest: Any) -> None:
+def no_bias_correction(
+    grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array,
+) -> None:  # fmt: skip
     """Adam without 1 / (1 − βᵗ): the first steps are three times too long, later all is well."""
     plain = rates.copy()
     plain[[clock.CORRECTION1, clock.CORRECTION2]] = 1
-    right.adam(grads, plain, *rest)
+    right.adam(grads, plain, beta1, beta2, eps, values, m, v)
 
 
 def eps_under_the_root(
@@ -46,11 +47,13 @@ def frozen_rate() -> Callable[..., None]:
     """An Adam that reads the learning rate at its first call only."""
     first: list[float] = []
 
-    def adam(grads: Array, rates: Array, *rest: Any) -> None:
+    def adam(
+        grads: Array, rates: Array, beta1: float, beta2: float, eps: float, values: Array, m: Array, v: Array,
+    ) -> None:  # fmt: skip
         first.append(float(rates[clock.LR]))
         frozen = rates.copy()
         frozen[clock.LR] = first[0]
-        right.adam(grads, frozen, *rest)
+        right.adam(grads, frozen, beta1, beta2, eps, values, m, v)
 
     return adam
 
