@@ -8,6 +8,7 @@ import pytest
 
 from tinyvae import kernels
 from tinyvae.check.harness import LayerHarness
+from tinyvae.device import open_device
 from tinyvae.errors import ConfigError, KernelError, ShapeError
 from tinyvae.kernels import OPS
 from tinyvae.layers import (
@@ -23,6 +24,7 @@ from tinyvae.layers import (
     Upsample,
     WithLabel,
 )
+from tinyvae.layers.params import ParamTable
 from tinyvae.models import VAE
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
@@ -198,3 +200,12 @@ WRONG = [
 def test_what_cannot_be(make, shape, error, message):
     with pytest.raises(error, match=message):
         make().declare(*(shape if isinstance(shape[0], tuple) else (shape,)))
+
+
+@pytest.mark.parametrize("layer", [BatchNorm(), LayerNorm()], ids=repr)
+def test_normalisation_begins_as_the_identity_behind_it(layer):
+    """gamma = 1 and beta = 0 exactly."""
+    layer.declare((5,))
+    table = ParamTable({"part": layer}, "float64", open_device("numpy"), 0)
+    assert (table.view("part.gamma") == 1).all()
+    assert (table.view("part.beta") == 0).all()

@@ -95,6 +95,14 @@ def test_figures_of_a_vae_gan_are_means_over_the_images():
     assert model.figures(sums.ravel()) == pytest.approx(expected, rel=1e-12)
 
 
+def test_figures_of_an_adversarial_autoencoder_are_means_over_the_images():
+    """Of sums over 5 images: [loss, recon, −log D(z), images] and [loss_d, on draws of the prior, on codes, images]."""
+    model = build(name="aae")
+    sums = 5 * np.array([[4, 3, 0.5, 1], [0.9, 0.2, 0.7, 1]])
+    expected = {"loss": 4, "recon": 3, "loss_g": 0.5, "loss_d": 0.9, "d_real": np.exp(-0.2), "d_fake": np.exp(-0.5)}
+    assert model.figures(sums.ravel()) == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_discriminator_that_cannot_tell():
     """D = ½ everywhere: 2 ln 2 and ln 2, the fixed point of the game."""
     model = build()
