@@ -160,3 +160,16 @@ def gaussian_nll(mean, x, sigma, row_scale):
         nll[r] -= math.log(math.exp(-d * d / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi)))
         grad[r, j] = row_scale[r] * d / sigma**2
     return nll, grad
+
+
+# geometries that index arithmetic gets wrong first
+HARD = {  # B, C, F, (H, W), kernel, stride, padding
+    "stride above kernel": (2, 3, 2, (7, 6), (2, 1), (3, 4), (0, 0)),
+    "rows never read": (2, 1, 3, (6, 8), (3, 3), (4, 4), (0, 0)),
+    "kernel as large as the image": (3, 2, 1, (4, 5), (4, 5), (1, 1), (0, 0)),
+    "kernel larger than the image": (1, 2, 3, (2, 1), (4, 3), (1, 2), (1, 1)),
+    "windows wholly in the padding": (1, 2, 2, (3, 2), (1, 2), (1, 1), (2, 3)),
+    "one by one": (2, 3, 4, (3, 5), (1, 1), (1, 1), (0, 0)),
+    "single pixel": (3, 1, 2, (1, 1), (1, 1), (2, 3), (0, 0)),
+    "non-square everything": (2, 3, 5, (5, 9), (2, 4), (1, 3), (1, 2)),
+}
